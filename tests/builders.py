@@ -24,6 +24,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from peft_methods.__main__ import main
 from peft_methods.analysis.comparison import Comparison
@@ -995,6 +996,25 @@ class StepLog:
 
         Watched.compile_layers = compile_layers
         self.kind, self.losses, self.rates, self.norms = Watched, losses, rates, norms
+
+
+class RejectHostAccess(TorchFunctionMode):
+    """Fails on operations that a captured step cannot do: copies from the host or to the host."""
+
+    REJECTED = (
+        torch.tensor,
+        torch.as_tensor,
+        torch.Tensor.item,
+        torch.Tensor.tolist,
+        torch.Tensor.__bool__,
+        torch.Tensor.cpu,
+    )
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
+        assert function not in self.REJECTED, f"{function} within a captured step"
+        return function(*arguments, **(options or {}))
 
 
 def train_logged(

@@ -59,13 +59,18 @@ def method_of(name: str, rate: float = 1e-2) -> Method:
     return METHODS.create(name, settings, "test")
 
 
-def ready(recipe: Recipe, name: str = "full", rate: float = 1e-2) -> Any:
+def ready(recipe: Recipe, name: str = "full", rate: float = 1e-2, *, device: str = "cpu") -> Any:
     """Return what `training_job` needs: the model with the method applied, and the tokens."""
     method = method_of(name, rate)
     texts = splits.load(recipe.data, TASK)
     transformers.set_seed(0)
     base = loading.load(
-        recipe.model, TASK.head, texts.facts.label_names, quantization=method.info.quantization
+        recipe.model,
+        TASK.head,
+        texts.facts.label_names,
+        quantization=method.info.quantization,
+        precision=recipe.budget.precision,
+        device=device,
     )
     context = ApplyContext(base.architecture, base.head, TASK.peft_type)
     tokens = tokenize.tokenize(texts, base.tokenizer, recipe.data, TASK)

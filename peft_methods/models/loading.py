@@ -79,7 +79,7 @@ class LoadedModel:
     def check_length(self, max_length: int) -> None:
         """Raise `ModelError` if rows can be longer than the model's position embeddings."""
         config = self.model.config.get_text_config()
-        reserved = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PADDING else 0
+        reserved = first_position(config)
         limit = getattr(config, "max_position_embeddings", max_length + reserved) - reserved
         if max_length > limit:
             raise ModelError(
@@ -99,6 +99,12 @@ class LoadedModel:
                 f"the texts, or set model.source to another model.",
                 setting="model.source",
             )
+
+
+def first_position(config: Any) -> int:
+    """Return the position id of a row's first token."""
+    text = config.get_text_config()
+    return text.pad_token_id + 1 if text.model_type in COUNT_FROM_PADDING else 0
 
 
 def load(

@@ -128,11 +128,11 @@ class CausalLM(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Sum the cross-entropy of the learnt tokens."""
-        from peft_methods.tasks.collate import NO_LABEL
-        from peft_methods.tasks.lm_loss import token_losses
+        from peft_methods.tasks.collate import NO_LABEL, PLACES
+        from peft_methods.tasks.lm_loss import summed_loss
 
-        losses, _ = token_losses(model, batch)
-        return LossSum(total=losses.sum(), count=(batch["labels"][:, 1:] != NO_LABEL).sum())
+        labels = batch["labels"] if PLACES in batch else batch["labels"][:, 1:]
+        return LossSum(total=summed_loss(model, batch), count=(labels != NO_LABEL).sum())
 
     def examples_in_batch(self, batch: Batch) -> int:
         """Return the number of learnt tokens, which the collator has counted."""

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 NO_LABEL = -100  # rows with this label are no part of a loss
 EXAMPLES = "examples"  # the number of labels in a batch, known to the host, where not one a row
-NOT_INPUTS = frozenset({"labels", "rows", EXAMPLES})  # entries of a batch that no model reads
+# Of packed tokens: the places whose outputs have a label, and where examples begin.
+PLACES, BORDERS = "places", "borders"
+# Entries of a batch that no model reads.
+NOT_INPUTS = frozenset({"labels", "rows", EXAMPLES, PLACES, BORDERS})
 
 
 def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,8 +29,12 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
 class Collator:
     """Collate rows of token ids into a batch padded to its longest row, or to `length` tokens.
 
-    A task with other labels overrides `labels` and `no_labels`.
+    A task with other labels overrides `labels`, `no_labels` and `labelled`. `labels_tokens`:
+    tokens have labels, rather than rows. `packs`: rows follow one another, without a mask.
     """
+
+    labels_tokens = False
+    packs = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
         self.length = length
@@ -54,6 +61,13 @@ class Collator:
     def no_labels(self, rows: int, length: int) -> torch.Tensor:
         """Return the labels of a batch that adds nothing to the loss."""
         return torch.full((rows,), NO_LABEL)
+
+    def labelled(self, row: TokenRow, pooled: int) -> tuple[Any, Any]:
+        """Return the places of a row whose outputs have a label, and these labels.
+
+        A label of the whole row is at the place `pooled`, whose output stands for the row.
+        """
+        return [pooled % len(row["input_ids"])], [row["labels"]]
 
     @staticmethod
     def _padded(rows: Sequence[Any], longest: int, padding: int) -> Any:

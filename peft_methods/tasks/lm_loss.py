@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 from peft_methods.data.token_rows import TokenRow
+from peft_methods.models.projection import Projection, forward_replaced, projection_of
 from peft_methods.models.ranks import unwrapped
-from peft_methods.tasks.collate import EXAMPLES, NO_LABEL, Collator, model_inputs
+from peft_methods.tasks import linear_cross_entropy
+from peft_methods.tasks.collate import EXAMPLES, NO_LABEL, PLACES, Collator, model_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 class LanguageCollator(Collator):
     """Collate rows with a label for each token. Padding has no label, whatever its id is."""
+
+    labels_tokens = True
 
     def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Return tensors of shape (rows, longest or length), and the number of learnt tokens."""
@@ -33,55 +38,92 @@ class LanguageCollator(Collator):
         """Return the labels of a batch that adds nothing to the loss."""
         return torch.full((rows, length), NO_LABEL)
 
+    def labelled(self, row: TokenRow, pooled: int) -> tuple[Any, Any]:
+        """Return the places before learnt tokens, which predict them, and these tokens."""
+        labels = np.asarray(row["labels"])[1:]
+        places = np.flatnonzero(labels != NO_LABEL)
+        return places, labels[places]
+
 
 def predicted_tokens(labels: Tensor) -> int:
     """Return the number of labels of tokens that a token before them predicts."""
     return int((labels[:, 1:] != NO_LABEL).sum())
 
 
-def token_losses(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return the losses (tokens) of the learnt tokens in nats, and the row of each.
+def summed_loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """Return the sum of the losses of the learnt tokens in nats."""
+    places, targets, _ = _learnt(batch)
+    states, projection = _states(model, batch, places)
+    if projection is None:
+        return cross_entropy(states.float(), targets, reduction="sum", ignore_index=NO_LABEL)
+    return linear_cross_entropy.summed_loss(states, projection, targets)
 
-    Position t predicts the label of t + 1. Hidden states of other positions never reach the
-    projection to the vocabulary: its outputs would be the largest tensors of a step.
+
+def token_losses(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the losses (tokens) of the learnt tokens in nats, without gradients.
+
+    The second tensor has the row of each.
     """
+    places, targets, rows = _learnt(batch)
+    with torch.no_grad():
+        states, projection = _states(model, batch, places)
+        if projection is not None:
+            return linear_cross_entropy.token_losses(states, projection, targets), rows
+        found = cross_entropy(states.float(), targets, reduction="none", ignore_index=NO_LABEL)
+    return found, rows
+
+
+def _learnt(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the places that are learnt, of all places of the batch, their targets and rows.
+
+    Position t predicts the label of t + 1. The places of packed tokens are known; they may be
+    filled up with places without a target.
+    """
+    if PLACES in batch:
+        return batch[PLACES], batch["labels"], torch.zeros_like(batch[PLACES])
     targets = batch["labels"][:, 1:]
     is_learnt = (targets != NO_LABEL).flatten()
     count = batch.get(EXAMPLES)
     count = int(is_learnt.sum()) if count is None else count
     # The learnt places first, in their order: unlike `nonzero`, the host need not wait for it.
     places = (~is_learnt).to(torch.int8).argsort(stable=True)[:count]
-    inputs = model_inputs(batch)
-    with _projecting_only(model, places) as is_reduced:
-        logits = model(**inputs, use_cache=False).logits
-    if not is_reduced:
-        logits = _chosen(logits, places)
-    found = targets.flatten()[places]
-    losses = cross_entropy(logits.float(), found, reduction="none", ignore_index=NO_LABEL)
-    return losses, places // targets.shape[1]
+    rows = places // max(1, targets.shape[1])
+    return places + rows, targets.flatten()[places], rows
 
 
-def _chosen(states: Tensor, places: Tensor) -> Tensor:
-    """Return the states (places, width) of all positions but the last (rows, length, width)."""
-    return states[:, :-1].flatten(0, 1)[places]
+def _states(
+    model: Any, batch: Mapping[str, Any], places: Tensor
+) -> tuple[Tensor, Projection | None]:
+    """Return the last hidden states (places, width), and the projection that they go through.
+
+    Of a model whose projection is not known it is the logits (places, vocabulary), and None. The
+    projection never has the states of other places: its outputs would be the largest tensors of a
+    step.
+    """
+    inner: Any = unwrapped(model)
+    head, projection, found = inner.get_output_embeddings(), projection_of(inner), []
+
+    def keep(states: Tensor) -> Tensor:
+        found.append(states.flatten(0, 1)[places])
+        return states[..., :1]  # nobody reads these outputs
+
+    def choose(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        found.append(given[0].flatten(0, 1)[places])
+        return (found[0], *given[1:])
+
+    with forward_replaced(head, keep) if projection is not None else _inputs_chosen(head, choose):
+        logits: Tensor = model(**model_inputs(batch), use_cache=False).logits
+    if projection is not None:
+        return found[0], projection
+    return (logits if found else logits.flatten(0, 1)[places]), None
 
 
 @contextmanager
-def _projecting_only(model: Any, places: Tensor) -> Iterator[list[bool]]:
-    """Context manager: give the projection to the vocabulary the states of these places only.
-
-    The list that it yields is filled when that happened.
-    """
-    inner: Any = unwrapped(model)
-    head, done = inner.get_output_embeddings(), []
-
-    def choose(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        done.append(True)
-        return (_chosen(given[0], places), *given[1:])
-
+def _inputs_chosen(head: nn.Module | None, choose: Callable[..., Any]) -> Iterator[None]:
+    """Context manager: the head has these inputs. A model may have none that it tells of."""
     hook = None if head is None else head.register_forward_pre_hook(choose)
     try:
-        yield done
+        yield
     finally:
         if hook is not None:
             hook.remove()

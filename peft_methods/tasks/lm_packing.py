@@ -30,6 +30,8 @@ class PackedCollator(LanguageCollator):
     Shorter rows are padded at the end. Each padding token is an example of its own, without label.
     """
 
+    packs = True
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
         super().__init__(tokenizer)
         self.limit = length

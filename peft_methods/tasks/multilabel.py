@@ -135,9 +135,9 @@ class MultiLabel(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits in 32 bits."""
-        from peft_methods.tasks.number_outputs import logits_of
+        from peft_methods.tasks.row_outputs import row_logits
 
-        return logits_of(model, batch).float()
+        return row_logits(model, batch).float()
 
     def gather(
         self, outputs: Sequence[Tensor], order: NDArray[np.intp], rows: TokenRows

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from peft_methods.data.token_rows import TokenRow
 from peft_methods.tasks.base import Batch, LossSum
 from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.row_outputs import row_logits
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,19 +32,12 @@ class NumberCollator(Collator):
         return torch.full((rows,), torch.nan)
 
 
-def logits_of(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the model's outputs for a batch, of shape (rows, labels)."""
-    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "rows")}
-    logits: Tensor = model(**inputs).logits
-    return logits
-
-
 def mean_loss(model: nn.Module, batch: Batch, elementwise: Elementwise) -> LossSum:
     """Sum over the labelled rows the mean, over the labels of a row, of a loss.
 
     Its mean over rows is what transformers computes with the reduction `mean`.
     """
-    logits, labels = logits_of(model, batch).float(), batch["labels"]
+    logits, labels = row_logits(model, batch).float(), batch["labels"]
     wanted = labels.reshape(len(labels), -1)
     known = ~wanted.isnan()
     losses = elementwise(logits, torch.where(known, wanted, 0.0).expand_as(logits))

@@ -121,8 +121,9 @@ class TextClassification(Task):
         from torch.nn.functional import cross_entropy
 
         from peft_methods.tasks.collate import NO_LABEL
+        from peft_methods.tasks.row_outputs import row_logits
 
-        labels, logits = batch["labels"], self._logits(model, batch)
+        labels, logits = batch["labels"], row_logits(model, batch)
         return LossSum(
             total=cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NO_LABEL),
             count=(labels != NO_LABEL).sum(),
@@ -131,13 +132,9 @@ class TextClassification(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits in 32 bits."""
-        return self._logits(model, batch).float()
+        from peft_methods.tasks.row_outputs import row_logits
 
-    @staticmethod
-    def _logits(model: nn.Module, batch: Batch) -> Tensor:
-        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "rows")}
-        logits: Tensor = model(**inputs).logits
-        return logits
+        return row_logits(model, batch).float()
 
     def gather(
         self, outputs: Sequence[Tensor], order: NDArray[np.intp], rows: TokenRows

@@ -167,12 +167,14 @@ class TokenClassification(Task):
         """Sum the cross-entropy of the labelled tokens."""
         from torch.nn.functional import cross_entropy
 
-        from peft_methods.tasks.collate import NO_LABEL
+        from peft_methods.tasks.collate import NO_LABEL, PLACES
 
         labels, logits = batch["labels"], self._logits(model, batch)
+        if PLACES in batch:
+            logits = logits.flatten(0, 1)[batch[PLACES]]
         return LossSum(
             total=cross_entropy(
-                logits.float().flatten(0, 1),
+                logits.float().flatten(0, -2),
                 labels.flatten(),
                 reduction="sum",
                 ignore_index=NO_LABEL,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -32,6 +32,15 @@ def training_collator(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Col
     return make_collator(recipe, tokenizer)
 
 
+class TrainingCollator(Protocol):
+    """What makes batches of rows. `packs`: rows follow one another, without a mask."""
+
+    packs: bool
+
+    def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
+        """Return the batch of these rows."""
+
+
 class BucketCollator:
     """Collate into batches of few shapes: always `rows` rows, padded to the shortest bucket.
 
@@ -39,6 +48,8 @@ class BucketCollator:
     one visible token and no label, so it adds nothing to the loss. `label_shape` is that of one
     row's label (`TokenRows.label_shape`).
     """
+
+    packs = False
 
     def __init__(
         self,
@@ -74,6 +85,16 @@ class BucketCollator:
         labels, known = self.no_labels(self._rows, bucket), batch["labels"]
         labels[tuple(slice(size) for size in known.shape)] = known
         return others | filled | {"labels": labels, "rows": len(rows)}
+
+    def empty(self, bucket: int, columns: Collection[str]) -> dict[str, torch.Tensor]:
+        """Return a batch of fillers alone, with those of these columns that it pads."""
+        batch = {
+            name: torch.full((self._rows, bucket), value)
+            for name, value in self.padding.items()
+            if name in columns
+        }
+        batch["attention_mask"][:, 0] = 1
+        return batch | {"labels": self.no_labels(self._rows, bucket)}
 
     def _filled(self, tensor: torch.Tensor, padding: int, bucket: int) -> torch.Tensor:
         result = torch.full((self._rows, bucket), padding)

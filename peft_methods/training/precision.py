@@ -10,11 +10,16 @@ import torch
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return the autocast context for the recipe's precision; a null context for fp32 and tf32."""
+def autocast(
+    device: torch.device, precision: str, *, cached: bool = True
+) -> AbstractContextManager[Any]:
+    """Return the autocast context for the recipe's precision; a null context for fp32 and tf32.
+
+    `cached`: a trained weight is cast once within the context. Captured steps cannot do that.
+    """
     if precision not in HALF:
         return nullcontext()
-    return torch.autocast(device.type, HALF[precision])
+    return torch.autocast(device.type, HALF[precision], cache_enabled=cached)
 
 
 def set_matmul_precision(precision: str) -> None:

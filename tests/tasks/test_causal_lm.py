@@ -44,6 +44,7 @@ from peft_methods.runs.prepare import prepare
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import EXAMPLES
 from peft_methods.tasks.generation import generate_texts
+from peft_methods.tasks.linear_cross_entropy import CHUNK_LOSSES
 from peft_methods.tasks.lm_encoding import encode_rows
 from peft_methods.tasks.lm_loss import token_losses
 from peft_methods.tasks.registry import TASKS
@@ -139,8 +140,9 @@ def test_only_learnt_positions_reach_the_projection(decoder: Path) -> None:
     table = LabelledTexts(["good plot\n", "good plot story music\n"], ["bad", "bad end"])
     rows = encode_rows(table, tokenizer, DataSpec("x", 1, 1, 1), None)
     batch, shapes = TASK.collator(tokenizer)(list(rows)), []
-    model.lm_head.register_forward_hook(lambda _, given, made: shapes.append(made.shape))
+    hook = CHUNK_LOSSES.register_forward_hook(lambda _, given, made: shapes.append(given[0].shape))
     losses, places = token_losses(model, batch)
+    hook.remove()
     assert shapes == [(5, model.config.vocab_size)]
     assert places.tolist() == [0, 0, 1, 1, 1]
     inputs = {name: one for name, one in batch.items() if name != EXAMPLES}

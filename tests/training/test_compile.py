@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy
 
-from builders import TASK, prepared, train_with_both_engines
-from peft_methods.tasks.collate import NO_LABEL, Collator
+from builders import TASK, make_decoder, make_trainer, prepared, train_with_both_engines
+from language_builders import ready, recipe_of, write_pairs
+from peft_methods.tasks.collate import Collator
 from peft_methods.training.activation_checkpointing import checkpointing
+from peft_methods.training.collate import BucketCollator
 from peft_methods.training.cuda_graphs import attention, compile
 from peft_methods.training.cuda_graphs.attention import capturable_attention
 from peft_methods.training.cuda_graphs.compile import compiled, compiled_graph_counts
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.step import StepGraphs
+from peft_methods.training.cuda_graphs.token_buckets import TokenBucket
 
 
 def compiled_agrees(recipe: Path, folder: Path) -> dict[str, int]:
@@ -41,25 +47,53 @@ def test_compiled_layers_change_no_loss_and_are_cached(
     )
 
 
-def warmed_up_for_all_lengths(recipe_path: Path) -> None:
+def replays_all_buckets(graphs: StepGraphs, model: nn.Module) -> None:
     """Raise an error if a length between the two warmed-up ones needs another compilation."""
-    _, _, _, model, _ = prepared(recipe_path, "lora")
-    optimizer = ReplayedAdamW([p for p in model.parameters() if p.requires_grad])
-    padding, lengths = {"input_ids": 0, "attention_mask": 0}, range(8, 61, 4)
-    options: dict[str, Any] = {
-        "precision": "fp32",
-        "accumulation": 1,
-        "max_grad_norm": 0.0,
-        "loss": TASK.loss,
-        "penalty": lambda model: None,
-        "no_labels": lambda rows, length: torch.full((rows,), NO_LABEL),
-    }
-    graphs = StepGraphs(model, optimizer, batch_size=6, padding=padding, buckets=lengths, **options)
     with compiled(model):
         graphs.capture()
         with torch.compiler.set_stance("fail_on_recompile"):
             for replay in graphs._replays.values():
                 replay()
+
+
+def warmed_up_for_all_lengths(recipe_path: Path) -> None:
+    _, _, base, model, _ = prepared(recipe_path, "lora")
+    optimizer = ReplayedAdamW([p for p in model.parameters() if p.requires_grad])
+    collate = BucketCollator(Collator(base.tokenizer), 6, range(8, 61, 4))
+    columns = ("input_ids", "attention_mask")
+    graphs = StepGraphs(
+        model,
+        optimizer,
+        batches=[collate.empty(length, columns) for length in collate.buckets],
+        precision="fp32",
+        accumulation=1,
+        max_grad_norm=0.0,
+        loss=TASK.loss,
+        penalty=lambda model: None,
+    )
+    replays_all_buckets(graphs, model)
+
+
+def packed_for_all_sizes(folder: Path) -> None:
+    """Train a decoder; its buckets differ in tokens, in learnt places and in sequences."""
+    model, data = make_decoder(folder / "model"), write_pairs(folder / "data")
+    made = ready(recipe_of(model, data, "lora", max_length=40, batch_size=5), "lora")
+    trainer = make_trainer(made, folder, kind=CudaGraphsTrainer)
+    collate, optimizer = trainer.data_collator, trainer.create_optimizer()
+    buckets = [TokenBucket(64 * number, 64 * -(-number // 2)) for number in range(1, 6)]
+    graphs = StepGraphs(
+        trainer.model,
+        optimizer,
+        batches=[collate.empty(bucket) for bucket in buckets],
+        precision="bf16",
+        accumulation=2,
+        max_grad_norm=1.0,
+        loss=trainer.task_loss,
+        penalty=lambda model: None,
+        around=partial(trainer.packing.applied, trainer.model, "bf16"),
+    )
+    replays_all_buckets(graphs, trainer.model)
+    assert compiled_graph_counts()["compiled"] == 3, "two of the layers, one of the losses"
 
 
 def fused_sums(recipe_path: Path) -> tuple[bool, bool, bool]:
@@ -85,6 +119,12 @@ def test_compiled_does_not_fuse_sums_over_rows_and_columns(tiny_recipe: Path) ->
 def test_code_compiled_for_extreme_lengths_serves_lengths_between(tiny_recipe: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         fresh.submit(warmed_up_for_all_lengths, tiny_recipe).result()
+
+
+@pytest.mark.slow
+def test_code_compiled_for_extreme_packed_batches_serves_those_between(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        fresh.submit(packed_for_all_sizes, tmp_path).result()
 
 
 def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from transformers import (
     AutoModelForSequenceClassification,
     MPNetConfig,
@@ -22,6 +21,7 @@ from transformers import (
 from builders import (
     CONFIGS,
     Recorder,
+    RejectHostAccess,
     make_trainer,
     mostly_slow,
     prepared,
@@ -222,25 +222,6 @@ def test_bucket_collator_fills_a_short_batch_with_unlabelled_rows(tiny_recipe: P
         == (8, 16 if max(tokens.train.lengths[:3]) > 8 else 8)
     )
     assert batch["attention_mask"].sum(1).tolist() == tokens.train.lengths[:3] + [1] * 5
-
-
-class RejectHostAccess(TorchFunctionMode):
-    """Fails on operations that a captured step cannot do: copies from the host or to the host."""
-
-    REJECTED = (
-        torch.tensor,
-        torch.as_tensor,
-        torch.Tensor.item,
-        torch.Tensor.tolist,
-        torch.Tensor.__bool__,
-        torch.Tensor.cpu,
-    )
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: Any = (), options: Any = None
-    ) -> Any:
-        assert function not in self.REJECTED, f"{function} within a captured step"
-        return function(*arguments, **(options or {}))
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.models.projection import transformers_model
 from peft_methods.training.cuda_graphs.compat import mask_function
 from peft_methods.training.precision import HALF
 
 PACKED, MASKED = "peft_methods_packed", "peft_methods_masked"
+LARGEST_HEAD = 256  # that flash attention computes
 
 
 def disable_cudnn_attention() -> None:
@@ -67,50 +69,74 @@ def packed_attention(  # noqa: PLR0917  # transformers passes them by position
 
     `attention_mask` holds the sequence boundaries returned by `row_borders`.
     """
+    return flash_attention(
+        query, key, value, attention_mask, query.shape[2], dropout=dropout, scaling=scaling
+    )
+
+
+def flash_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    borders: torch.Tensor,
+    longest: int,
+    *,
+    is_causal: bool = False,
+    window: int | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+) -> tuple[torch.Tensor, None]:
+    """Attend within sequences of at most `longest` tokens, between these borders of all tokens.
+
+    (rows, heads, tokens, size) -> (rows, tokens, heads, size). Keys and values may have fewer heads
+    than queries. A token sees at most `window` tokens: itself and those before it, or also as many
+    after it if attention is not causal.
+    """
     rows, heads, tokens, size = query.shape
     dtype = query.dtype if query.dtype in HALF.values() else torch.get_autocast_dtype("cuda")
     q, k, v = (
-        x.transpose(1, 2).reshape(rows * tokens, heads, size).to(dtype) for x in (query, key, value)
+        x.transpose(1, 2).reshape(rows * tokens, x.shape[1], size).to(dtype)
+        for x in (query, key, value)
     )
+    reach = None if window is None else window - 1
     mixed = torch.ops.aten._flash_attention_forward(
         q,
         k,
         v,
-        attention_mask,
-        attention_mask,
-        tokens,
-        tokens,
+        borders,
+        borders,
+        longest,
+        longest,
         dropout,
-        False,
+        is_causal,
         False,
         scale=scaling,
+        window_size_left=reach,
+        window_size_right=0 if is_causal and window is not None else reach,
     )[0]
     return mixed.view(rows, tokens, heads, size), None
 
 
-def _mask(*arguments: Any, **options: Any) -> torch.Tensor | None:
-    """Return transformers' SDPA mask, even if no row is padded.
+def sdpa_mask(*arguments: Any, **options: Any) -> torch.Tensor:
+    """Return transformers' SDPA mask, even if no row is padded and even if it is only causal.
 
     transformers omits the mask when nothing is padded. To find out, the host would have to wait for
     the device.
     """
     from transformers.masking_utils import sdpa_mask
 
-    mask: torch.Tensor | None = sdpa_mask(
-        *arguments, **{**options, "allow_is_bidirectional_skip": False}
-    )
+    always = {"allow_is_bidirectional_skip": False, "allow_is_causal_skip": False}
+    mask: torch.Tensor | None = sdpa_mask(*arguments, **{**options, **always})
+    assert mask is not None, "nothing is skipped"
     return mask
 
 
-def _additive_mask(
-    *arguments: Any, dtype: torch.dtype = torch.float32, **options: Any
-) -> torch.Tensor:
+def eager_mask(*arguments: Any, dtype: torch.dtype = torch.float32, **options: Any) -> torch.Tensor:
     """Return transformers' mask for eager attention: 0 or the lowest finite number.
 
     It is created on the device, without copying a number from the host.
     """
-    mask = _mask(*arguments, **options)
-    assert mask is not None
+    mask = sdpa_mask(*arguments, **options)
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
@@ -131,7 +157,7 @@ def capturable_attention(model: nn.Module, precision: str) -> Iterator[str]:
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, row_borders)
     AttentionInterface.register(MASKED, sdpa_attention_forward)
-    AttentionMaskInterface.register(MASKED, _mask)
+    AttentionMaskInterface.register(MASKED, sdpa_mask)
     config: Any = model.config
     before = config._attn_implementation
     config._attn_implementation = name
@@ -151,24 +177,30 @@ def _model_attention(model: nn.Module) -> Iterator[None]:
     """
     config: Any = model.config
     kind = config._attn_implementation
-    function = _additive_mask if kind == "eager" else _mask
+    function = eager_mask if kind == "eager" else sdpa_mask
     with mask_function(kind, function), next(model.parameters()).device:
         yield
 
 
 def _choose_attention(model: nn.Module, precision: str) -> str | None:
     """Return PACKED or MASKED, or None if the model's class has its attention built in."""
-    base: Any = model
-    while hasattr(base, "get_base_model"):
-        base = base.get_base_model()
+    base = transformers_model(model)
     if not getattr(base, "_supports_attention_backend", False):
         return None
-    device, config = next(base.parameters()).device, base.config
-    has_flash = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return PACKED if has_flash_attention(base, precision) else MASKED
+
+
+def has_flash_attention(model: Any, precision: str) -> bool:
+    """Whether the model's layers take another attention, and flash attention can compute it."""
+    if not getattr(model, "_supports_attention_backend", False):
+        return False
+    device, size = next(model.parameters()).device, _head_size(model.config)
+    is_known = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return is_known and size % 8 == 0 and 0 < size <= LARGEST_HEAD and precision in HALF
+
+
+def _head_size(config: Any) -> int:
+    """Return the size of an attention head; 0 if the config does not tell it."""
     heads = getattr(config, "num_attention_heads", None)
-    fits = (
-        heads is not None
-        and (config.hidden_size // heads) % 8 == 0
-        and config.hidden_size // heads <= 256
-    )
-    return PACKED if has_flash and fits and precision in HALF else MASKED
+    size: int | None = getattr(config, "head_dim", None)
+    return size or (config.hidden_size // heads if heads else 0)

@@ -44,13 +44,16 @@ def step_did_not_count(schedule: Any) -> None:
 def mask_function(kind: str, function: Callable[..., Any]) -> Iterator[None]:
     """Context manager: have transformers create masks for this kind of attention with `function`.
 
-    Its mapping has a local layer over a global one, so `del` uncovers the original entry.
+    Its mapping has a local layer over a global one, which is restored.
     transformers 5.17.
     """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+    local = ALL_MASK_ATTENTION_FUNCTIONS._local_mapping
+    before = dict(local)
     ALL_MASK_ATTENTION_FUNCTIONS[kind] = function
     try:
         yield
     finally:
-        del ALL_MASK_ATTENTION_FUNCTIONS[kind]
+        local.clear()
+        local.update(before)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.tasks.linear_cross_entropy import CHUNK_LOSSES
 from peft_methods.training.activation_checkpointing import layers_of, recompute_all_but_attention
 from peft_methods.training.cuda_graphs.compat import undo_compile
 
@@ -19,6 +20,8 @@ recompute_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]
 @contextmanager
 def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     """Context manager: run each layer as compiled code. All layers share one compilation.
+
+    The losses of a language model's tokens are compiled too.
 
     Dynamo raises an error where it would otherwise silently stop compiling (recompile limits).
 
@@ -37,8 +40,9 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     import torch._inductor.config as inductor
 
     layers = layers_of(model) if on else []
-    for layer in layers:
-        layer.compile(dynamic=True)
+    modules = [*layers, CHUNK_LOSSES] if on else []
+    for module in modules:
+        module.compile(dynamic=True)
     limited = dynamo.patch(
         recompile_limit=64,
         accumulated_recompile_limit=1024,
@@ -55,8 +59,8 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
         with limited, kernels, _gradients_of_inputs(model, layers):
             yield
     finally:
-        for layer in layers:
-            undo_compile(layer)
+        for module in modules:
+            undo_compile(module)
 
 
 @contextmanager

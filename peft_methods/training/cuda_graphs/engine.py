@@ -34,22 +34,22 @@ class CudaGraphsEngine:
     trains_on_several_gpus = False
 
     def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
-        """Encoders alone, on one GPU: the attention that it puts in is not causal.
+        """Return why it cannot: it trains encoders and decoders, on one GPU.
 
         What else cannot be captured shows when it is captured (`EngineUnfit`).
         """
-        from peft_methods.models.families import TITLES, family_of
+        from peft_methods.training.cuda_graphs.fitness import model_problem
 
         if budget is not None and budget.gpus > 1:
             return (
                 f"the {self.name} engine captures the steps of one GPU: the {self.fallback} engine "
                 f"trains on several"
             )
-        if (family := family_of(config)) == "encoder":
+        if (problem := model_problem(config)) is None:
             return None
         return (
-            f"the {self.name} engine captures the steps of encoders alone, and "
-            f"{config.model_type!r} is {TITLES[family]}: the {self.fallback} engine trains it"
+            f"the {self.name} engine captures the steps of encoders and decoders, and {problem}: "
+            f"the {self.fallback} engine trains it"
         )
 
     def train(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from peft_methods.training.precision import HALF
 
 
 @contextmanager
-def frozen_cast(model: nn.Module, precision: str) -> Iterator[list[nn.Parameter]]:
+def frozen_cast(
+    model: nn.Module, precision: str, *, on: bool = True
+) -> Iterator[list[nn.Parameter]]:
     """Context manager: store frozen linear weights in the autocast dtype and yield the copies.
 
     Without it, autocast casts frozen weights and biases at every step. A captured step reads the
@@ -19,15 +22,7 @@ def frozen_cast(model: nn.Module, precision: str) -> Iterator[list[nn.Parameter]
     parameters are unchanged and are restored on exit. Subclasses of `nn.Linear` (4-bit layers)
     cast their weights themselves and are left alone.
     """
-    linear = [
-        module for module in model.modules() if type(module) is nn.Linear and precision in HALF
-    ]
-    frozen = [
-        (module, name, p)
-        for module in linear
-        for name, p in module.named_parameters(recurse=False)
-        if not p.requires_grad
-    ]
+    frozen = _frozen_in_linear(model) if on and precision in HALF else []
     cast = [
         nn.Parameter(parameter.detach().to(HALF[precision]), requires_grad=False)
         for _, _, parameter in frozen
@@ -39,3 +34,49 @@ def frozen_cast(model: nn.Module, precision: str) -> Iterator[list[nn.Parameter]
     finally:
         for module, name, parameter in frozen:
             setattr(module, name, parameter)
+
+
+@contextmanager
+def half_frozen(model: nn.Module, precision: str) -> Iterator[None]:
+    """Context manager: hold frozen linear weights in the autocast dtype alone.
+
+    The originals wait in the host's memory and are back on exit. Products have the same bits, also
+    those of evaluations. Weights that another module reads in full precision (embeddings that are
+    also the projection to the vocabulary) stay on the device too. If a copy has changed, the
+    original is given its values, so that later checks of frozen weights find the change.
+    """
+    frozen = _frozen_in_linear(model) if precision in HALF else []
+    shared = {
+        id(parameter)
+        for module in model.modules()
+        if type(module) is not nn.Linear
+        for parameter in module.parameters(recurse=False)
+    }
+    copies: dict[int, nn.Parameter] = {}
+    for module, name, parameter in frozen:
+        if id(parameter) not in copies:
+            half = parameter.detach().to(HALF[precision])
+            copies[id(parameter)] = nn.Parameter(half, requires_grad=False)
+            if id(parameter) not in shared:
+                parameter.data = parameter.data.to("cpu")
+        setattr(module, name, copies[id(parameter)])
+    try:
+        yield
+    finally:
+        for module, name, parameter in frozen:
+            copy = copies[id(parameter)]
+            original = parameter.data.to(copy.device)
+            is_unchanged = torch.equal(original.to(copy.dtype), copy)
+            parameter.data = original if is_unchanged else copy.data.to(original.dtype)
+            setattr(module, name, parameter)
+
+
+def _frozen_in_linear(model: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Return the frozen parameters of plain linear layers: layer, name and parameter."""
+    return [
+        (module, name, parameter)
+        for module in model.modules()
+        if type(module) is nn.Linear
+        for name, parameter in module.named_parameters(recurse=False)
+        if not parameter.requires_grad
+    ]

@@ -5,19 +5,36 @@ There is one graph for each length bucket.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from peft_methods.training.collate import BucketCollator, length_buckets
+from peft_methods.models.families import family_of
+from peft_methods.models.loading import first_position
+from peft_methods.models.projection import transformers_model
+from peft_methods.tasks.base import LossSum
+from peft_methods.tasks.collate import BORDERS, Collator
+from peft_methods.training.collate import (
+    BucketCollator,
+    TrainingCollator,
+    length_buckets,
+    make_collator,
+)
 from peft_methods.training.cuda_graphs.attention import capturable_attention
 from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces, step_did_not_count
 from peft_methods.training.cuda_graphs.compile import compiled
-from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
+from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast, half_frozen
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
+from peft_methods.training.cuda_graphs.packed_attention import PackedAttention, has_kernel
+from peft_methods.training.cuda_graphs.packed_check import PackedCheck
 from peft_methods.training.cuda_graphs.step import StepGraphs
+from peft_methods.training.cuda_graphs.token_batches import TokenCollator, watched_batches
+from peft_methods.training.precision import autocast
 from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import EngineUnfit
 
@@ -33,17 +50,13 @@ class CudaGraphsTrainer(loop.RunTrainer):
     autocasts = False
 
     compile_layers = True
+    packs_encoders = False  # also without a kernel for it
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        collate: Any = self.data_collator  # type: ignore[has-type]
-        size = self.args.per_device_train_batch_size
-        self.data_collator = BucketCollator(
-            collate,
-            size,
-            length_buckets(self.train_dataset.lengths, collate.length),
-            self.train_dataset.label_shape,
-        )
+        self._is_decoder = family_of(self.job.model.config) == "decoder"
+        self.packing: PackedAttention | None = None
+        self._collate = self.data_collator = self._collator()
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
         assert issubclass(ReplayedAdamW, kind), (
             f"the cuda_graphs engine cannot replay {kind.__name__}"
@@ -54,6 +67,53 @@ class CudaGraphsTrainer(loop.RunTrainer):
         self._loss_scale: dict[str, Any] = {}
         self.add_callback(_Capture(self))
 
+    def _collator(self) -> BucketCollator | TokenCollator:
+        """Return the collator of batches of few shapes: of packed tokens, or of padded rows.
+
+        Encoders are packed where there is a kernel for it. With a mask, rows are faster.
+        """
+        job, rows = self.job, self.job.data.train
+        collate = make_collator(job.recipe, job.tokenizer)
+        if self._is_decoder or (
+            job.recipe.budget.padding != "fixed"
+            and (self.packs_encoders or has_kernel(job.model, job.recipe.budget.precision))
+        ):
+            packed = self._packed(collate)
+            self.packing = PackedAttention(packed.longest)
+            check = PackedCheck(job.model, job.task, self.packing, job.recipe.budget.precision)
+            if (problem := check.problem(rows, packed, collate)) is None:
+                return packed
+            if self._is_decoder:
+                raise EngineUnfit(
+                    f"{type(transformers_model(job.model)).__name__} with {job.method.title} "
+                    f"cannot be trained on packed tokens: {problem}"
+                )
+            self.packing = None
+        buckets = length_buckets(rows.lengths, collate.length)
+        return BucketCollator(
+            collate, self.args.per_device_train_batch_size, buckets, rows.label_shape
+        )
+
+    def _packed(self, collate: Collator) -> TokenCollator:
+        """Return the collator of packed batches; its buckets are those of the first batches."""
+        size, state = self.args.per_device_train_batch_size, self.order.get_state()
+        packed = TokenCollator(
+            collate,
+            self.job.data.train,
+            watched_batches(self._get_train_sampler(), size),
+            size=size,
+            pooled=-1 if self._is_decoder else 0,
+            first=first_position(self.job.model.config),
+        )
+        self.order.set_state(state)
+        return packed
+
+    def _empty_batches(self) -> list[dict[str, torch.Tensor]]:
+        if isinstance(self._collate, TokenCollator):
+            return [self._collate.empty(bucket) for bucket in self._collate.buckets]
+        columns = self.train_dataset[0]
+        return [self._collate.empty(bucket, columns) for bucket in self._collate.buckets]
+
     def capture(self) -> None:
         """Compile and capture every bucket's step.
 
@@ -63,29 +123,23 @@ class CudaGraphsTrainer(loop.RunTrainer):
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         assert isinstance(optimizer, ReplayedAdamW)
         assert isinstance(self.model, nn.Module)
-        assert isinstance(self.data_collator, BucketCollator)
-        columns = self.train_dataset[0]
+        precision, packing = self.job.recipe.budget.precision, self.packing
+        attention = capturable_attention if packing is None else packing.applied
         graphs = StepGraphs(
             self.model,
             optimizer,
-            batch_size=self.args.per_device_train_batch_size,
-            padding={
-                name: value for name, value in self.data_collator.padding.items() if name in columns
-            },
-            buckets=self.data_collator.buckets,
-            precision=self.job.recipe.budget.precision,
+            batches=self._empty_batches(),
+            precision=precision,
             accumulation=self.args.gradient_accumulation_steps,
             max_grad_norm=self.args.max_grad_norm,
-            loss=self.job.task.loss,
+            loss=self.task_loss,
             penalty=self.job.method.penalty,
-            no_labels=self.data_collator.no_labels,
+            around=partial(attention, self.model, precision),
         )
         try:
-            precision = self.job.recipe.budget.precision
             with (
-                frozen_cast(self.model, precision) as self._cast,
+                frozen_cast(self.model, precision, on=not self._is_decoder) as self._cast,
                 compiled(self.model, on=self.compile_layers),
-                capturable_attention(self.model, precision),
             ):
                 graphs.capture()
         except Exception as error:
@@ -96,6 +150,46 @@ class CudaGraphsTrainer(loop.RunTrainer):
             graphs.loss_scale.restore(**self._loss_scale)
         self._graphs = graphs
         self.observer.record_engine_tensors(self._cast)
+
+    def task_loss(self, model: nn.Module, inputs: Any) -> LossSum:
+        """Return the task's loss of a batch, which may be packed."""
+        own = self.job.task.loss
+        if self.packing is None or BORDERS not in inputs:
+            return own(model, inputs)
+        return self.packing.loss(own)(model, inputs)
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Context manager of forward passes outside the captured steps, in the same state."""
+        if not self._is_decoder:
+            return super().computing()
+        return autocast(self.args.device, self.job.recipe.budget.precision, cached=False)
+
+    def holding_weights(self) -> AbstractContextManager[Any]:
+        """Context manager around the training: frozen weights of decoders are in half precision."""
+        if not self._is_decoder:
+            return super().holding_weights()
+        return half_frozen(self.job.model, self.job.recipe.budget.precision)
+
+    @contextmanager
+    def warming_up(self) -> Iterator[TrainingCollator]:
+        """Context manager around the warm-up. Decoders have compiled steps on packed batches.
+
+        An eager step on padded batches would need much more memory than captured ones.
+        """
+        if self.packing is None or not self._is_decoder:
+            with super().warming_up() as collate:
+                yield collate
+            return
+        model, precision = self.job.model, self.job.recipe.budget.precision
+        try:
+            with compiled(model, on=self.compile_layers), self.packing.applied(model, precision):
+                yield self._collate
+        except (torch.OutOfMemoryError, EngineUnfit):
+            raise
+        except Exception as error:
+            raise EngineUnfit(
+                f"the training step could not be compiled: {type(error).__name__}: {error}"
+            ) from error
 
     def loss_scale(self) -> dict[str, Any]:
         """Return the fp16 loss scale as JSON values; empty for other precisions."""

@@ -45,7 +45,8 @@ class ReplayedAdamW(torch.optim.AdamW):
             [float(group["lr"]) for group in self.param_groups] if rates is None else list(rates)
         )
         if not self._rates:
-            device = self.param_groups[0]["params"][0].device
+            groups = self.param_groups  # one may be empty: biases have no weight decay
+            device = next(one.device for group in groups for one in group["params"])
             self._rates = [torch.zeros((), device=device) for _ in self.param_groups]
         if wanted != self._sent:
             for tensor, rate in zip(self._rates, wanted, strict=True):

@@ -6,6 +6,7 @@ Without a GPU the step is called directly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from peft_methods.tasks.base import Batch, LossSum
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.scalars import LossScale, Scalars
-from peft_methods.training.precision import HALF
+from peft_methods.training.precision import autocast
 
 
 class StepGraphs:
@@ -26,43 +27,37 @@ class StepGraphs:
         model: nn.Module,
         optimizer: ReplayedAdamW,
         *,
-        batch_size: int,
-        padding: Mapping[str, int],
-        buckets: Iterable[int],
+        batches: Iterable[Mapping[str, torch.Tensor]],
         precision: str,
         accumulation: int,
         max_grad_norm: float,
         loss: Callable[[nn.Module, Batch], LossSum],
         penalty: Callable[[nn.Module], torch.Tensor | None],
-        no_labels: Callable[[int, int], torch.Tensor],
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
+        """Prepare steps for the shapes of these batches, which have no labels.
+
+        A batch is known by the number of columns of its token ids. Steps are captured within the
+        context manager `around`, and without a GPU they are called within it.
+        """
         self.model, self.optimizer = model, optimizer
         self.device = next(model.parameters()).device
         self.scalars = Scalars(self.device)
         self.loss_scale = LossScale(self.device) if precision == "fp16" else None
         self._precision, self._max_grad_norm = precision, max_grad_norm
-        self._loss, self._penalty, self._no_labels = loss, penalty, no_labels
+        self._loss, self._penalty, self._around = loss, penalty, around
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Whether a batch is the last of its optimizer step: the values to capture a graph for.
         self._last_flags = (True,) if accumulation == 1 else (False, True)
         self._gradients = (
             [torch.zeros_like(p) for p in self._parameters] if accumulation > 1 else []
         )
+        by_length = {batch["input_ids"].shape[1]: batch for batch in batches}
         self._batches = {
-            bucket: self._empty_batch(batch_size, bucket, padding)
-            for bucket in sorted(buckets, reverse=True)
+            length: {name: tensor.to(self.device) for name, tensor in by_length[length].items()}
+            for length in sorted(by_length, reverse=True)
         }
         self._replays: dict[tuple[int, bool], Callable[[], Any]] = {}
-
-    def _empty_batch(
-        self, rows: int, bucket: int, padding: Mapping[str, int]
-    ) -> dict[str, torch.Tensor]:
-        batch = {
-            name: torch.full((rows, bucket), value, device=self.device)
-            for name, value in padding.items()
-        }
-        batch["attention_mask"][:, 0] = 1
-        return batch | {"labels": self._no_labels(rows, bucket).to(self.device)}
 
     def capture(self) -> None:
         """Warm up the longest and the shortest bucket, then capture all, the longest first.
@@ -79,12 +74,13 @@ class StepGraphs:
         self.model.train()
         self._set_gradients()
         self.optimizer.send_rates([0.0] * len(self.optimizer.param_groups))
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), self._around():
             if self.device.type == "cuda":
                 self._capture_graphs()
             else:
                 self._warm_up()
-                self._replays = {step: partial(self._step, *step) for step in self._all_steps()}
+                self._replays = {step: partial(self._call, *step) for step in self._all_steps()}
         self._restore_optimizer_state(state)
         if self.loss_scale is not None:
             self.loss_scale.restore()
@@ -129,14 +125,13 @@ class StepGraphs:
             self.optimizer.send_rates()
         self._replays[bucket, last]()
 
+    def _call(self, bucket: int, last: bool) -> None:
+        with self._around():
+            self._step(bucket, last)
+
     def _step(self, bucket: int, last: bool) -> None:
         batch, scalars = self._batches[bucket], self.scalars
-        with torch.autocast(
-            self.device.type,
-            HALF.get(self._precision),
-            enabled=self._precision in HALF,
-            cache_enabled=False,
-        ):
+        with autocast(self.device, self._precision, cached=False):
             found = self._loss(self.model, batch)
         loss = found.total * scalars.per_example
         extra = self._penalty(self.model)

@@ -6,6 +6,7 @@ Epochs are evaluated by a callback.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_na
 from peft_methods.methods.base import TRAINED
 from peft_methods.models.parameters import load_trainable
 from peft_methods.models.ranks import is_sharded, rank, unwrapped
+from peft_methods.tasks.base import LossSum
 from peft_methods.training.activation_checkpointing import checkpointing
-from peft_methods.training.collate import make_collator, training_collator
+from peft_methods.training.collate import TrainingCollator, make_collator, training_collator
 from peft_methods.training.engine import (
     Checkpointer,
     Observer,
@@ -28,7 +30,7 @@ from peft_methods.training.engine import (
 )
 from peft_methods.training.evaluation import EpochEvaluator
 from peft_methods.training.packing import check_packing
-from peft_methods.training.precision import set_matmul_precision
+from peft_methods.training.precision import autocast, set_matmul_precision
 from peft_methods.training.state import (
     CheckpointCallback,
     restore_optimizer,
@@ -124,7 +126,7 @@ class RunTrainer(Trainer):
         The sums stay on the device until the epoch's mean is computed. Batches are weighted by
         their examples, so accumulated batches give the same gradient as one batch of all of them.
         """
-        found, examples = self.job.task.loss(model, inputs), self.job.task.examples_in_batch(inputs)
+        found, examples = self.task_loss(model, inputs), self.job.task.examples_in_batch(inputs)
         self._loss_sum = self._loss_sum + found.total.detach()
         if found.correct is not None:
             self._correct = self._correct + found.correct
@@ -132,6 +134,22 @@ class RunTrainer(Trainer):
         loss = found.mean * self.share_of_step(examples)
         extra = self.job.method.penalty(unwrapped(model))
         return loss if extra is None else loss + extra
+
+    def task_loss(self, model: nn.Module, inputs: dict[str, Any]) -> LossSum:
+        """Return the task's loss of a batch."""
+        return self.job.task.loss(model, inputs)
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Context manager of forward passes outside the Trainer's loop."""
+        return autocast(self.args.device, self.job.recipe.budget.precision)
+
+    def holding_weights(self) -> AbstractContextManager[Any]:
+        """Context manager around the training: how weights are held."""
+        return nullcontext()
+
+    def warming_up(self) -> AbstractContextManager[TrainingCollator]:
+        """Context manager around the warm-up. Yields what makes its batch."""
+        return nullcontext(training_collator(self.job.recipe, self.job.tokenizer))
 
     def wrap(self, batch: dict[str, Any]) -> None:
         """Do nothing: there is no other rank to exchange gradients with."""
@@ -199,8 +217,10 @@ def train(
     evaluator = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
     trainer.add_callback(evaluator)
     observer.enter("warm_up")
-    with checkpointing(job.model, on=job.recipe.budget.gradient_checkpointing):
-        communication = warm_up(trainer, training_collator(job.recipe, job.tokenizer), observer)
+    checkpointed = job.recipe.budget.gradient_checkpointing
+    with checkpointing(job.model, on=checkpointed), trainer.holding_weights():
+        with trainer.warming_up() as warm:
+            communication = warm_up(trainer, warm, observer)
         checkpoint = None
         if checkpointer is not None:
             trainer.add_callback(CheckpointCallback(trainer, evaluator, observer, checkpointer))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from peft_methods.models import ranks
-from peft_methods.tasks.collate import Collator
-from peft_methods.training.collate import on_device
+from peft_methods.training.collate import TrainingCollator, on_device
 from peft_methods.training.distributed.communication import communication_seconds
 from peft_methods.training.engine import NoTrace, Observer, PeakStep, TrainingJob
-from peft_methods.training.precision import autocast
 
 
 class WarmedTrainer(Protocol):
@@ -29,6 +28,9 @@ class WarmedTrainer(Protocol):
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Create the optimizer."""
 
+    def computing(self) -> AbstractContextManager[Any]:
+        """Context manager of forward passes outside the Trainer's loop."""
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """Return the loss of a batch."""
 
@@ -36,7 +38,7 @@ class WarmedTrainer(Protocol):
         """Run one optimizer step outside the Trainer's loop."""
 
 
-def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> float | None:
+def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observer) -> float | None:
     """Run two whole steps on the longest batch, the worst case for memory.
 
     In the second step, the peak step, the optimizer state exists. Gradients are zeroed before the
@@ -49,7 +51,7 @@ def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> fl
     """
     rows, budget = trainer.job.data.train, trainer.job.recipe.budget
     size = budget.batch_size // ranks.count()
-    if budget.padding == "packed":  # has no mask
+    if collate.packs:  # there is no mask
         chosen = longest_rows(rows.lengths)[:size]
     else:
         width = trainer.job.recipe.data.max_length if budget.padding == "fixed" else 0
@@ -105,7 +107,7 @@ def idle_step(
     model, budget = trainer.model_wrapped, trainer.job.recipe.budget
     assert isinstance(model, nn.Module)
     device = next(model.parameters()).device
-    with autocast(device, budget.precision):
+    with trainer.computing():
         loss = trainer.compute_loss(model, on_device(batch, device))
     torch.autograd.backward(loss)
     trace.backward_done()

@@ -1,0 +1,102 @@
+"""Benchmarks of decoders: the cuda_graphs engine beside Hugging Face's Trainer and Liger's kernels.
+
+Run `pytest benchmarks/test_harness_decoders.py -m harness -s -k "1B and lora and b8"`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import need_gpu
+
+# Warnings of the compiler and the allocator do not matter: these tests measure time.
+pytestmark = pytest.mark.filterwarnings("ignore")
+LLAMA, QWEN, SMOLLM = "meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-7B", "HuggingFaceTB/SmolLM2-135M"
+# Model, method, batch size, steps of an epoch (a window), rounds, and the loops of a round.
+BOTH, FASTER = ("trainer", "cuda_graphs"), ("cuda_graphs",)
+CASES = [
+    (LLAMA, "lora", 8, 12, 2, BOTH),
+    (LLAMA, "lora", 32, 5, 2, BOTH),
+    (LLAMA, "full", 8, 12, 2, BOTH),
+    (LLAMA, "full", 32, 5, 2, BOTH),
+    (LLAMA, "qlora", 8, 12, 2, BOTH),
+    (LLAMA, "ia3", 8, 12, 2, BOTH),
+    (LLAMA, "adapter", 8, 12, 2, BOTH),
+    (SMOLLM, "lora", 8, 12, 2, BOTH),
+    (SMOLLM, "lora", 32, 8, 2, BOTH),
+    (SMOLLM, "full", 8, 12, 2, BOTH),
+    (SMOLLM, "full", 32, 8, 2, BOTH),
+    (QWEN, "lora", 8, 6, 2, FASTER),  # Liger's kernels are known to be faster here
+    (QWEN, "lora", 32, 3, 2, FASTER),
+    (QWEN, "qlora", 8, 6, 2, FASTER),
+]
+NAMES = [f"{case[0].partition('/')[2]}-{case[1]}-b{case[2]}" for case in CASES]
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("source", "method", "batch", "steps", "rounds", "loops"), CASES, ids=NAMES
+)
+def test_decoders_against_the_trainers(
+    source: str,
+    method: str,
+    batch: int,
+    steps: int,
+    rounds: int,
+    loops: tuple[str, ...],
+    benchmark: Any,
+    tmp_path: Path,
+) -> None:
+    """Measure real tokens a second on equal work: the same batches in bf16, the same fp32 weights.
+
+    The Trainer pads to the longest row of a batch. Rounds alternate; Liger's kernels come last,
+    since they replace functions of the model's module. The median of all windows counts.
+    """
+    need_gpu()
+    from decoders import Decoder
+
+    from peft_methods.profiling.matmul_rate import matmul_flops_per_second
+
+    decoder = Decoder(source, method, batch, steps)
+    has_liger = importlib.util.find_spec("liger_kernel") is not None
+    only = os.environ.get("LOOPS")  # such as "cuda_graphs", to look at one of them
+    order = [*loops * rounds, *["liger"] * (rounds if has_liger else 0)]
+    order = [kind for kind in order if only is None or kind in only.split(",")]
+    found: dict[str, list[Any]] = {kind: [] for kind in dict.fromkeys(order)}
+    rates = [matmul_flops_per_second()]
+
+    def measure() -> None:
+        for kind in order:
+            found[kind].append(decoder.paced(kind, tmp_path, epochs=2))
+
+    benchmark.pedantic(measure, rounds=1)
+    rates.append(matmul_flops_per_second())
+    rate = statistics.mean(rates)
+    others = [kind for kind in found if kind != "cuda_graphs"]
+    speeds = {
+        kind: statistics.median(pace.tokens_per_second for pace in paces)
+        for kind, paces in found.items()
+    }
+    print(f"\n{source}, {method}, batches of {batch}, {rate / 1e12:.0f} TFLOP/s in products")
+    for kind, paces in found.items():
+        flops = statistics.median(pace.flops_per_second for pace in paces)
+        peak = max(pace.peak_bytes for pace in paces)
+        print(
+            f"  {kind:12} {speeds[kind]:9,.0f} tokens/s  {flops / 1e12:5.0f} TFLOP/s "
+            f"({flops / rate:4.0%})  {peak / 2**20:8,.0f} MiB"
+        )
+    if others and "cuda_graphs" in speeds:
+        ratio = speeds["cuda_graphs"] / max(speeds[kind] for kind in others)
+        print(f"  {ratio:.2f} times the faster Trainer")
+    benchmark.extra_info.update(
+        tokens_per_second=speeds,
+        peak_bytes={kind: max(one.peak_bytes for one in paces) for kind, paces in found.items()},
+        matmul_flops_per_second=rates,
+    )

@@ -1,0 +1,249 @@
+"""Packed steps of the cuda_graphs engine, compared one by one with padded steps of the Trainer.
+
+Without a GPU a step is called directly, and attention is computed with a mask.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from builders import (
+    DECODER,
+    DECODERS,
+    Recorder,
+    RejectHostAccess,
+    StepLog,
+    make_decoder,
+    make_model,
+    make_number_data,
+    make_trainer,
+    mostly_slow,
+    train_with_both_engines,
+    training_job,
+    without_dropout,
+)
+from language_builders import ready, recipe_of, write_pairs
+from peft_methods.data.token_rows import TokenRows
+from peft_methods.methods.registry import METHODS
+from peft_methods.tasks.collate import NO_LABEL
+from peft_methods.tasks.registry import TASKS
+from peft_methods.training.cuda_graphs.frozen_cast import half_frozen
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
+from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
+from peft_methods.training.cuda_graphs.token_batches import TokenCollator
+from peft_methods.training.trainer import loop
+from peft_methods.utils.errors import EngineUnfit
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
+TASK = TASKS["causal_lm"]
+NAMES = [name for name in METHODS if name not in {"head_only", "adapter_fusion"}]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "data")
+
+
+def made_decoder(folder: Path, kind: str) -> Path:
+    """Write a decoder, of which OPT's dropout is no module and is switched off here."""
+    model = make_decoder(folder, kind)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    if "dropout" in config:
+        config["dropout"] = 0.0
+        (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return model
+
+
+def trained(
+    kind: type[loop.RunTrainer], model: Path, data: Path, folder: Path, name: str, **changes: Any
+) -> tuple[StepLog, Any, torch.Tensor]:
+    """Train without dropout. Return the log of the steps, the result and the weights."""
+    folder.mkdir(parents=True)
+    log = StepLog(kind)
+    made = ready(recipe_of(model, data, name, **changes), name)
+    without_dropout(made[3])
+    result = loop.train(training_job(made, folder), Recorder(), trainer_class=log.kind)
+    return log, result, torch.cat([p.detach().flatten() for p in made[3].parameters()])
+
+
+def assert_equal_trainings(
+    model: Path, data: Path, folder: Path, name: str, **changes: Any
+) -> None:
+    one, padded, expected = trained(loop.RunTrainer, model, data, folder / "a", name, **changes)
+    other, packed, found = trained(CudaGraphsTrainer, model, data, folder / "b", name, **changes)
+    assert len(one.losses) >= 10
+    assert other.losses == pytest.approx(one.losses, rel=1e-5)
+    assert other.norms == pytest.approx(one.norms, rel=1e-3, abs=1e-6)
+    assert torch.allclose(found, expected, atol=2e-4)
+    for epoch, padded_epoch in zip(packed.epochs, padded.epochs, strict=True):
+        assert epoch.train_loss == pytest.approx(padded_epoch.train_loss, rel=1e-5)
+        assert epoch.validation_loss == pytest.approx(padded_epoch.validation_loss, rel=1e-5)
+    assert packed.tokens == padded.tokens
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_are_those_of_padded_batches_with_every_method(
+    name: str, tmp_path: Path, pairs: Path
+) -> None:
+    kind = "gpt_neox" if name == "bitfit" else "llama"  # Llama has no biases
+    model = make_decoder(tmp_path / kind, kind)
+    assert_equal_trainings(model, pairs, tmp_path, name, max_length=40)
+
+
+@pytest.mark.parametrize("kind", mostly_slow(DECODERS, "qwen2", "gemma2", "mistral", "opt"))
+def test_steps_are_those_of_padded_batches_with_every_model(
+    kind: str, tmp_path: Path, pairs: Path
+) -> None:
+    model = made_decoder(tmp_path / kind, kind)
+    assert_equal_trainings(model, pairs, tmp_path, "lora", max_length=40)
+
+
+@pytest.mark.parametrize("padding", ["dynamic", "fixed", "packed"])
+def test_accumulation_checkpointing_and_loss_on_all_tokens_agree_too(
+    padding: str, tmp_path: Path, pairs: Path
+) -> None:
+    model = make_decoder(tmp_path / "llama")
+    settings = {
+        "gradient_accumulation": 2,
+        "batch_size": 3,
+        "loss_on": "all",
+        "gradient_checkpointing": True,
+        "padding": padding,
+    }
+    assert_equal_trainings(model, pairs, tmp_path, "full", max_length=40, **settings)
+
+
+@pytest.mark.parametrize("kind", mostly_slow(DECODERS, "llama", "gpt2"))
+def test_steps_of_classifiers_are_those_of_padded_batches(
+    kind: str, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    source = made_decoder(tmp_path / kind, kind)
+    settings = (f"model.source={source}", "methods.lora.learning_rate=1e-4")  # or rounding grows
+    train_with_both_engines(tiny_recipe, tmp_path, "lora", *settings)
+
+
+@pytest.fixture
+def packed_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CudaGraphsTrainer, "packs_encoders", True)
+
+
+ENCODERS = ("bert", "roberta", "distilbert", "electra", "albert", "xlm-roberta", "modernbert")
+
+
+@pytest.mark.usefixtures("packed_encoders")
+@pytest.mark.parametrize("kind", mostly_slow(ENCODERS, "bert", "roberta"))
+def test_steps_of_encoders_are_those_of_padded_batches(
+    kind: str, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    settings = (f"model.source={make_model(tmp_path / kind, kind)}",)
+    train_with_both_engines(tiny_recipe, tmp_path, "full", *settings)
+
+
+@pytest.mark.usefixtures("packed_encoders")
+def test_steps_of_taggers_are_those_of_padded_batches(tagged_recipe: Path, tmp_path: Path) -> None:
+    train_with_both_engines(tagged_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
+
+
+@pytest.mark.usefixtures("packed_encoders")
+@pytest.mark.parametrize(
+    ("task", "metric"), [("regression", "spearman"), ("multilabel", "micro_f1")]
+)
+def test_steps_with_numbers_as_labels_are_those_of_padded_batches(
+    task: str, metric: str, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    source = make_number_data(tmp_path / "data", task)
+    own = (f"task={task}", f"data.source={source}", f"data.select_by={metric}")
+    small = ("data.train=36", "data.validation=8", "data.test=8", "budget.batch_size=5")
+    train_with_both_engines(tiny_recipe, tmp_path, "full", *own, *small)
+
+
+def packed_batch(kind: str, folder: Path, *, rows: int = 3) -> tuple[Any, Any]:
+    """Return a causal language model's collator of packed batches, and a batch of it."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(make_decoder(folder, kind))
+    lengths, columns = (7, 4, 9, 2), ("input_ids", "attention_mask", "labels")
+    ids = [[5 + (7 * row + at) % 60 for at in range(n)] for row, n in enumerate(lengths)]
+    table = TokenRows.of(
+        dict(zip(columns, (ids, [[1] * len(row) for row in ids], ids), strict=True)), None
+    )
+    collate = TokenCollator(TASK.collator(tokenizer), table, [[0, 1, 2]], size=3, pooled=-1)
+    return collate, collate([table[row] for row in range(rows)])
+
+
+@pytest.mark.parametrize("kind", sorted(DECODERS))
+def test_decoder_never_accesses_the_host_while_it_is_captured(kind: str, tmp_path: Path) -> None:
+    _, batch = packed_batch(kind, tmp_path)
+    model = transformers.AutoModelForCausalLM.from_config(DECODERS[kind]()).eval()
+    packing = PackedAttention(9)
+    tensors = {name: one for name, one in batch.items() if isinstance(one, torch.Tensor)}
+    with packing.applied(model, "fp32"), RejectHostAccess():
+        found = packing.loss(TASK.loss)(model, tensors)
+        torch.autograd.backward(found.total)
+    assert int(found.count) == 17
+
+
+def test_batches_of_a_bucket_have_one_shape_and_all_tokens_are_in_a_sequence(
+    tmp_path: Path,
+) -> None:
+    collate, batch = packed_batch("llama", tmp_path)
+    assert [tuple(bucket.__dict__.values()) for bucket in collate.buckets] == [(64, 64)]
+    empty = collate.empty(collate.buckets[-1])
+    small = packed_batch("llama", tmp_path, rows=1)[1]
+    for one in (batch, small):
+        assert {name: empty[name].shape for name in empty} == {
+            name: one[name].shape for name in empty
+        }
+        assert int(one["borders"][-1]) == 64
+        assert int(one["borders"].diff().max()) <= collate.longest == 9
+        assert bool((one["borders"].diff() >= 0).all())
+    assert batch["borders"].tolist()[:6] == [0, 7, 11, 20, 29, 38]
+    assert batch["position_ids"][0, :12].tolist() == [*range(7), *range(4), 0]
+    assert batch["places"][:17].tolist() == [*range(6), *range(7, 10), *range(11, 19)]
+    assert (batch["examples"], batch["rows"]) == (17, 3)
+    ids = batch["input_ids"][0]
+    assert torch.equal(batch["labels"][:17], ids[batch["places"][:17] + 1])
+    assert (batch["labels"][17:] == NO_LABEL).all()
+    assert (ids[20:] == 0).all()
+
+
+def test_models_that_mix_packed_examples_up_are_refused(tmp_path: Path, pairs: Path) -> None:
+    made = ready(recipe_of(make_decoder(tmp_path / "m"), pairs, max_length=40))
+    layer = made[3].model.layers[-1]
+    forward = layer.forward
+    layer.forward = lambda states, **options: forward(states, **options) + states.mean(1)
+    with pytest.raises(EngineUnfit, match=r"LlamaForCausalLM with .* sees the examples beside it"):
+        make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
+
+
+def test_models_that_ignore_positions_are_refused(tmp_path: Path, pairs: Path) -> None:
+    made = ready(recipe_of(make_decoder(tmp_path / "m", "gpt2"), pairs, max_length=40))
+    body = made[3].transformer
+    body.wpe.weight.data.mul_(20)
+    forward = body.wpe.forward
+    body.wpe.forward = lambda ids: forward(torch.arange(ids.shape[1])[None])
+    with pytest.raises(EngineUnfit, match=r"has other states than alone"):
+        make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
+
+
+def test_frozen_weights_are_back_after_training_and_a_change_of_a_copy_is_found(
+    tmp_path: Path,
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.LlamaConfig(**DECODER, tie_word_embeddings=True)
+    ).requires_grad_(False)
+    before = {name: (p, p.clone()) for name, p in model.named_parameters()}
+    down, changed = model.model.layers[0].mlp.down_proj, "model.layers.0.mlp.down_proj.weight"
+    with half_frozen(model, "bf16"):
+        assert down.weight.dtype == model.lm_head.weight.dtype == torch.bfloat16
+        assert model.model.embed_tokens.weight.dtype == torch.float32
+        down.weight.data[0, 0] += 1
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    for name, parameter in model.named_parameters():
+        assert parameter is before[name][0]
+        assert torch.equal(parameter, before[name][1]) == (name != changed)
+    assert down.weight[0, 0] - before[changed][1][0, 0] > 0.5
