@@ -22,6 +22,7 @@ class Generated:
     `texts` has one text a row, `references` the right answers of each row, `prompts` those of the
     first rows. `lengths` counts the generated tokens without the end-of-sequence token, `stopped`
     says whether there was one. `pattern` finds the answer in a text, "" for the whole text.
+    `fallback` says why transformers' `generate` wrote them, "" if they were decoded in slots.
     """
 
     texts: tuple[str, ...]
@@ -30,6 +31,7 @@ class Generated:
     lengths: NDArray[np.int64]
     stopped: NDArray[np.bool_]
     pattern: str = ""
+    fallback: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from peft_methods.models.workspaces import free_cublas_workspaces
 from peft_methods.training.collate import BucketCollator, length_buckets
 from peft_methods.training.cuda_graphs.attention import capturable_attention
-from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces, step_did_not_count
+from peft_methods.training.cuda_graphs.compat import step_did_not_count
 from peft_methods.training.cuda_graphs.compile import compiled
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
