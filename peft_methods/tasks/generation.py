@@ -40,8 +40,9 @@ def generate_texts(
     prompts = [ids[: data.max_length - 1] for ids in Encoder(tokenizer, data.source).prompts(table)]
     order = np.argsort([len(ids) for ids in prompts], kind="stable")[::-1].tolist()
     ends = end_tokens(model, tokenizer)
-    fallback = next(filter(None, ranks.gathered(_why_not_slots(model, prompts, recipe))), "")
-    write = _in_batches if fallback else _in_slots
+    greedy = data.beams == 1
+    fallback = _why_not_slots(model, prompts) if greedy else ""
+    write = in_slots if greedy and not fallback else in_batches
     try:
         written = write(model, tokenizer, prompts, order, recipe)
     finally:
@@ -63,16 +64,20 @@ def generate_texts(
     )
 
 
-def _why_not_slots(model: nn.Module, prompts: Sequence[Sequence[int]], recipe: Recipe) -> str:
-    """Return why texts are not decoded in slots, or ''. The model is tried on a few tokens."""
+def _why_not_slots(model: nn.Module, prompts: Sequence[Sequence[int]]) -> str:
+    """Return why texts are not decoded in slots, or ''; the same on all ranks.
+
+    The model is tried on a few tokens.
+    """
     limit = max(LENGTHS)
     if (positions := _positions(model)) is not None:
         limit = max(1, min(limit, positions - 2))
     tokens = [one for ids in prompts for one in ids][:limit]
-    return refusal(model, recipe.data) or (differs(model, tokens) if tokens else "")
+    reason = refusal(model) or (differs(model, tokens) if tokens else "")
+    return next(filter(None, ranks.gathered(reason)), "")
 
 
-def _in_slots(
+def in_slots(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
@@ -90,7 +95,7 @@ def _in_slots(
     return written
 
 
-def _in_batches(
+def in_batches(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],

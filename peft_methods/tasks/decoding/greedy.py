@@ -96,7 +96,7 @@ class GreedyDecoder:
 
     def run(self) -> list[list[int]]:
         """Write all texts."""
-        while self._waiting or any(one is not None for one in self._in_slots):
+        while self._waiting or self._active():
             self._refill()
             self._write()
             self._look()
@@ -104,7 +104,7 @@ class GreedyDecoder:
 
     def _refill(self) -> None:
         """Read prompts if enough slots are free. Without any left, give up free slots on a CPU."""
-        active = [slot for slot, one in enumerate(self._in_slots) if one is not None]
+        active = self._active()
         free = self.slots - len(active)
         if self._waiting and (REFILL * free >= self.slots or not active):
             self._keep(active)
@@ -112,6 +112,10 @@ class GreedyDecoder:
             self.read(taken)
         elif not self.steps.captures and REFILL * (len(self._in_slots) - len(active)) >= self.slots:
             self._keep(active)
+
+    def _active(self) -> list[int]:
+        """Return the slots with texts that go on."""
+        return [slot for slot, one in enumerate(self._in_slots) if one is not None]
 
     def _keep(self, active: list[int]) -> None:
         """Move the texts of these slots to the first slots."""
@@ -169,9 +173,8 @@ class GreedyDecoder:
 
     def _write(self) -> None:
         """Write some tokens in each slot in use."""
-        active = [place for place, one in zip(self._places, self._in_slots, strict=True) if one is not None]
         times = STEPS if self.device.type == "cuda" else 1
-        needed = min(self.length, max(active) + times)
+        needed = min(self.length, max(self._places[slot] for slot in self._active()) + times)
         if self.steps.captures:
             self.steps.call(self.step, self._window(needed), times)
         else:
@@ -212,14 +215,11 @@ class GreedyDecoder:
     def _look(self) -> None:
         """Take the texts that are done from their slots."""
         done, counts = self.state.progress(len(self._in_slots))
-        ended = [
-            slot for slot, one in enumerate(self._in_slots) if one is not None and done[slot]
-        ]
+        ended = [slot for slot in self._active() if done[slot]]
         if not ended:
             return
-        for slot, text in zip(
-            ended, self.state.texts(ended, [counts[slot] for slot in ended]), strict=True
-        ):
+        texts = self.state.texts(ended, [counts[slot] for slot in ended])
+        for slot, text in zip(ended, texts, strict=True):
             prompt = self._in_slots[slot]
             assert prompt is not None
             self.texts[prompt], self._in_slots[slot] = text, None

@@ -28,7 +28,7 @@ def half_weights(model: nn.Module, device: torch.device) -> Iterator[None]:
         return
     dtype = torch.get_autocast_dtype(device.type)
     for module in linear:
-        module.forward = _map_in(module, dtype)  # type: ignore[method-assign]
+        module.forward = _map_in(module, dtype)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -26,7 +26,9 @@ def differs(model: nn.Module, tokens: Sequence[int]) -> str:
     device = next(model.parameters()).device
     with torch.autocast(device.type, enabled=False), torch.inference_mode():
         found, first = _decoded(model, texts, device)
-        right = _whole(model, [[*text, new] for text, new in zip(texts, first, strict=True)], device)
+        right = _whole(
+            model, [[*text, new] for text, new in zip(texts, first, strict=True)], device
+        )
     is_rough = torch.get_float32_matmul_precision() != "highest" or any(
         parameter.dtype != torch.float32 for parameter in model.parameters()
     )

@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 NAME = "peft_methods_slots"  # of the attention. It has no mask function, so no mask is made.
 
 
-class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+class SlotLayer(CacheLayerMixin):
     """Keys and values of one layer: (slots, heads, length, size), in the dtypes that they have."""
 
     is_sliding = False
@@ -30,15 +30,15 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         super().__init__()
         self.slots, self.length = slots, length
         self.first = self.window = 0
-        self.positions: Tensor | None = None
+        self.places: tuple[Tensor, Tensor] | None = None  # of the tokens to store: slots, positions
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the cache like the first keys and values."""
-        self.keys, self.values = (
-            states.new_zeros(self.slots, states.shape[1], self.length, states.shape[-1])
-            for states in (key_states, value_states)
-        )
+        self.keys, self.values = self._empty_like(key_states), self._empty_like(value_states)
         self.is_initialized = True
+
+    def _empty_like(self, states: Tensor) -> Tensor:
+        return states.new_zeros((self.slots, states.shape[1], self.length, states.shape[3]))
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
@@ -50,15 +50,16 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        rows, _, tokens, _ = key_states.shape
-        if self.positions is None:
+        rows, tokens = key_states.shape[0], key_states.shape[2]
+        if self.places is None:
             slots = slice(self.first, self.first + rows)
-            self.keys[slots, :, :tokens] = key_states
-            self.values[slots, :, :tokens] = value_states
+            for states, new in ((self.keys, key_states), (self.values, value_states)):
+                states[slots, :, :tokens] = new
+                states[slots, :, tokens:] = 0  # nothing of the last text, were it not finite
             return key_states, value_states
-        each = torch.arange(rows, device=key_states.device)
-        self.keys[each, :, self.positions] = key_states[:, :, 0]
-        self.values[each, :, self.positions] = value_states[:, :, 0]
+        each, positions = self.places
+        self.keys[each, :, positions] = key_states[:, :, 0]
+        self.values[each, :, positions] = value_states[:, :, 0]
         return self.keys[:rows, :, : self.window], self.values[:rows, :, : self.window]
 
     def move(self, slots: Tensor, length: int) -> None:
@@ -81,7 +82,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     get_max_cache_shape = get_max_length  # its name before transformers 5.16
 
 
-class SlotCache(Cache):  # type: ignore[misc]
+class SlotCache(Cache):
     """The cache of a model's layers."""
 
     layers: list[SlotLayer]
@@ -92,12 +93,13 @@ class SlotCache(Cache):  # type: ignore[misc]
     def write_prompts(self, first: int) -> None:
         """Store what comes next as prompts, from this slot on."""
         for layer in self.layers:
-            layer.first, layer.positions = first, None
+            layer.first, layer.places = first, None
 
     def write_tokens(self, positions: Tensor, window: int) -> None:
         """Store what comes next as one token a slot at these positions (rows)."""
+        slots = torch.arange(len(positions), device=positions.device)
         for layer in self.layers:
-            layer.positions, layer.window = positions, window
+            layer.places, layer.window = (slots, positions), window
 
     def move(self, slots: Sequence[int], length: int) -> None:
         """Move the first `length` places of these slots to the first slots."""

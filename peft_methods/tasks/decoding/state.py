@@ -34,9 +34,14 @@ class SlotState:
         cls, slots: int, longest: int, ends: Sequence[int], device: torch.device
     ) -> SlotState:
         """Return slots without texts, for texts of at most `longest` new tokens."""
-        zeros = [torch.zeros(slots, dtype=torch.long, device=device) for _ in range(4)]
+        tokens, positions, counts, limits = torch.zeros(
+            4, slots, dtype=torch.long, device=device
+        ).unbind()
         return cls(
-            *zeros,
+            tokens,
+            positions,
+            counts,
+            limits,
             torch.ones(slots, dtype=torch.bool, device=device),
             torch.zeros(slots, longest + 1, dtype=torch.long, device=device),
             torch.tensor(sorted(ends), dtype=torch.long, device=device),

@@ -13,8 +13,6 @@ from peft_methods.models import ranks
 if TYPE_CHECKING:
     from torch import nn
 
-    from peft_methods.recipes.schema import DataSpec
-
 # Their frequencies depend on the longest row of a batch, so rows would depend on each other.
 ROPES_OF_BATCHES = ("dynamic", "longrope")
 
@@ -31,25 +29,28 @@ def text_config(model: nn.Module) -> Any:
     return plain_model(model).config.get_text_config(decoder=True)
 
 
-def refusal(model: Any, data: DataSpec) -> str:
-    """Return why transformers' `generate` must be used, or ''."""
-    plain = plain_model(model)
-    config = text_config(model)
-    if data.beams > 1:
-        return f"{data.beams} beams"
+def refusal(model: Any) -> str:
+    """Return why a model cannot be decoded with slots, or ''."""
     if ranks.is_sharded(model):
         return "weights divided among GPUs"
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return "trained prompts, which are in the cache"
-    if not getattr(plain, "_supports_attention_backend", False):
-        return f"{config.model_type} has an attention of its own"
-    if config is not plain.config:
-        return f"{plain.config.model_type} has more parts than its decoder"
-    if "position_ids" not in inspect.signature(plain.forward).parameters:
-        return f"{config.model_type} takes no positions"
-    if config._attn_implementation != "sdpa":
-        return f"attention computed by {config._attn_implementation!r}"
-    return _special_positions(config) or _special_cache(config)
+    config = text_config(model)
+    return (
+        _special_model(plain_model(model)) or _special_positions(config) or _special_cache(config)
+    )
+
+
+def _special_model(model: Any) -> str:
+    """Return a name for attention or inputs that are not the usual ones, or ''."""
+    kind, attention = model.config.model_type, model.config._attn_implementation
+    if not getattr(model, "_supports_attention_backend", False):
+        return f"{kind} has an attention of its own"
+    if model.config.get_text_config(decoder=True) is not model.config:
+        return f"{kind} has more parts than its decoder"
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return f"{kind} takes no positions"
+    return "" if attention == "sdpa" else f"attention computed by {attention!r}"
 
 
 def _special_positions(config: Any) -> str:
