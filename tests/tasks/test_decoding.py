@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,16 @@ import transformers
 from torch import nn
 
 from builders import DECODER, DECODERS, make_decoder, mostly_slow, words_tokenizer
-from language_builders import ready, recipe_of, write_pairs
+from language_builders import (
+    generated_alone,
+    prompts_of,
+    ready,
+    recipe_of,
+    vivid,
+    vivid_decoder,
+    wide_gaps,
+    write_pairs,
+)
 from peft_methods.data import splits
 from peft_methods.methods import METHODS
 from peft_methods.models import loading
@@ -32,54 +40,9 @@ IN_SLOTS = ("llama", "qwen2", "qwen3", "smollm3", "gemma", "phi", "phi3", "gpt2"
 TOKENS = list(range(5, 40))
 
 
-def vivid(model: Any, seed: int = 0) -> Any:
-    """Give a model large random matrices, so that its next tokens depend on all before them."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.is_floating_point() and parameter.ndim > 1:
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    model.generation_config = transformers.GenerationConfig()  # no token of its own ends a text
-    return model.eval()
-
-
-def model_of(kind: str) -> Any:
-    torch.manual_seed(0)
-    return vivid(transformers.AutoModelForCausalLM.from_config(DECODERS[kind]()))
-
-
-def prompts_of(count: int, longest: int = 20, new: int = 15) -> list[Prompt]:
-    rng = np.random.default_rng(1)
-    lengths = sorted(rng.integers(1, longest, count).tolist(), reverse=True)
-    limits = rng.integers(1, new, count).tolist()
-    return [
-        Prompt(rng.integers(5, 40, length).tolist(), limit)
-        for length, limit in zip(lengths, limits, strict=True)
-    ]
-
-
-def generated_alone(model: Any, prompts: Sequence[Prompt], ends: Sequence[int]) -> list[list[int]]:
-    """Return the new tokens of each prompt by transformers alone, without any padding."""
-    found = []
-    for prompt in prompts:
-        given = torch.tensor([list(prompt.ids)])
-        made = model.generate(
-            input_ids=given,
-            attention_mask=torch.ones_like(given),
-            generation_config=transformers.GenerationConfig(
-                max_new_tokens=prompt.limit,
-                do_sample=False,
-                eos_token_id=list(ends) or None,
-                pad_token_id=0,
-            ),
-        )
-        found.append(made[0, len(prompt.ids) :].tolist())
-    return found
-
-
 @pytest.mark.parametrize("kind", mostly_slow(IN_SLOTS, "llama", "qwen2", "gpt2", "opt"))
 def test_slots_write_the_tokens_of_generate(kind: str) -> None:
-    model, prompts = model_of(kind), prompts_of(11)
+    model, prompts = vivid_decoder(kind), prompts_of(11)
     assert refusal(model) == ""
     free = generated_alone(model, prompts, ())
     ends = [free[0][2], free[3][-1]]  # tokens that end some texts early
@@ -146,7 +109,7 @@ def test_other_models_fall_back_with_the_reason(
 
 def changed_model(change: str) -> Any:
     if change in DECODERS:
-        return model_of(change)
+        return vivid_decoder(change)
     if change == "own":
         config = transformers.CodeGenConfig(
             vocab_size=60,
@@ -166,7 +129,7 @@ def changed_model(change: str) -> Any:
                 transformers.LlamaConfig(**{**DECODER, "rope_parameters": rope})
             )
         )
-    model = model_of("llama")
+    model = vivid_decoder("llama")
     if change == "eager":
         model.set_attn_implementation("eager")
         return model
@@ -205,7 +168,7 @@ class Mixes(nn.Module):
 
 
 def test_a_model_whose_states_are_not_all_in_the_cache_is_found_out(tmp_path: Path) -> None:
-    model = model_of("llama")
+    model = vivid_decoder("llama")
     assert differs(model, TOKENS) == ""
     model.model.layers[1].mlp = Mixes(model.model.layers[1].mlp)
     reason = "its logits differ when it is decoded with slots"
@@ -220,7 +183,7 @@ def test_a_model_whose_states_are_not_all_in_the_cache_is_found_out(tmp_path: Pa
 @pytest.mark.parametrize("tokens", [[7], [7, 8], TOKENS])
 def test_few_tokens_are_enough_to_try_a_model(tokens: list[int]) -> None:
     for kind in ("llama", "gpt2", "opt"):
-        assert differs(model_of(kind), tokens) == ""
+        assert differs(vivid_decoder(kind), tokens) == ""
 
 
 # what stays as it was
@@ -245,9 +208,20 @@ def test_the_model_is_as_it_was_and_nothing_is_drawn(tmp_path: Path) -> None:
 
 def test_a_text_has_all_the_positions_that_its_own_prompt_leaves() -> None:
     """In a padded batch the longest prompt takes them from all."""
-    model = model_of("gpt2")
+    model = vivid_decoder("gpt2")
     positions = model.config.max_position_embeddings
     prompts = [Prompt(TOKENS[: positions - room], room) for room in (30, 50)]
     found = decode(model, prompts, (), 2)
     assert [len(one) for one in found] == [30, 50]
     assert found == generated_alone(model, prompts, ())
+
+
+def test_in_bf16_texts_differ_only_where_two_tokens_are_within_rounding() -> None:
+    """Batches of another size round differently, those of transformers' `generate` too."""
+    model, prompts = vivid_decoder("llama"), prompts_of(40)
+    with torch.autocast("cpu", torch.bfloat16):
+        made, alone = decode(model, prompts, (), 8), generated_alone(model, prompts, ())
+        assert wide_gaps(model, prompts, made, alone) == []
+    assert made[0] == alone[0]
+    wrong = [[(text[0] + 1) % 60, *text[1:]] for text in made]
+    assert len(wide_gaps(model, prompts, made, wrong)) > 30
