@@ -117,9 +117,12 @@ def test_generation_against_padded_batches(method: str, benchmark: Any, tmp_path
     peaks: dict[str, int] = {}
 
     def measure() -> tuple[Texts, Texts, float]:
+        rounds: list[Texts] = []
         for _ in range(ROUNDS):
             texts, seconds, peaks["slots"] = trained.texts(in_slots)
             ours.append(_rate(texts, seconds))
+            rounds.append(texts)
+        assert all(one == texts for one in rounds), "slots repeat their texts"
         others, seconds, peaks["batches"] = trained.texts(in_batches)
         return texts, others, _rate(others, seconds)
 

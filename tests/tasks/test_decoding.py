@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from peft_methods.data import splits
 from peft_methods.methods import METHODS
 from peft_methods.models import loading
 from peft_methods.recipes.schema import ModelSpec
+from peft_methods.tasks.decoding import graphs, greedy
 from peft_methods.tasks.decoding.greedy import Prompt, decode
 from peft_methods.tasks.decoding.probe import differs
 from peft_methods.tasks.decoding.support import refusal
@@ -77,6 +80,39 @@ def test_every_method_writes_the_same_in_slots_as_in_batches(name: str, tmp_path
     assert list(greedy.texts) == [
         base.tokenizer.decode(ids, skip_special_tokens=True) for ids in alone
     ]
+
+
+class CalledGraph:
+    """Stands for a CUDA graph on a CPU: a replay calls the function that was captured."""
+
+    def __init__(self, function: Callable[[int], object], number: int) -> None:
+        self.replay = partial(function, number)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_steps_of_all_slots_at_a_time_write_the_same(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: free slots take part, and the host looks after several steps."""
+
+    def capture(self: Any, function: Callable[[int], object], number: int) -> None:
+        function(number)
+        self._graphs[number] = CalledGraph(function, number)
+
+    monkeypatch.setattr(graphs.Replayed, "captures", True, raising=False)
+    monkeypatch.setattr(
+        graphs.Replayed,
+        "__init__",
+        lambda self, device: vars(self).update(_device=device, _graphs={}),
+    )
+    monkeypatch.setattr(graphs.Replayed, "_capture", capture)
+    monkeypatch.setattr(greedy, "WINDOW", 8)
+    model, prompts = vivid_decoder(kind), prompts_of(23, new=30)
+    expected = generated_alone(model, prompts, ())
+    ends = [expected[0][2], expected[3][-1]]
+    expected = generated_alone(model, prompts, ends)
+    for slots in (1, 5, 23):
+        assert greedy.decode(model, prompts, ends, slots) == expected
 
 
 # models that are not decoded in slots

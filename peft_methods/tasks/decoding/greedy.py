@@ -173,7 +173,7 @@ class GreedyDecoder:
 
     def _write(self) -> None:
         """Write some tokens in each slot in use."""
-        times = STEPS if self.device.type == "cuda" else 1
+        times = STEPS if self.steps.captures else 1
         needed = min(self.length, max(self._places[slot] for slot in self._active()) + times)
         if self.steps.captures:
             self.steps.call(self.step, self._window(needed), times)
