@@ -103,8 +103,9 @@ class SlotCache(Cache):
 
     def move(self, slots: Sequence[int], length: int) -> None:
         """Move the first `length` places of these slots to the first slots."""
+        index = torch.tensor(slots, device=self.layers[0].keys.device)
         for layer in self.layers:
-            layer.move(torch.tensor(slots, device=layer.keys.device), length)
+            layer.move(index, length)
 
 
 def slots_attention(  # noqa: PLR0917  # transformers passes them by position
