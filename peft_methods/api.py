@@ -31,7 +31,7 @@ whose process was killed or GPU failed is retried `retries` times.
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
 quality up to `margin` ("1pp") count as none. `silence` lists ids of rules to skip. `track` names
-experiment trackers (tensorboard, wandb, …). `progress` goes to stderr.
+experiment trackers (tensorboard, wandb, …). `progress` is a table in a notebook, else on stderr.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ from peft_methods.report.text.layout import Layout
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import DEFAULT_RESULTS
 from peft_methods.runs.limits import DEFAULT_RETRIES
-from peft_methods.runs.progress.display import Display, NullDisplay, display_on
+from peft_methods.runs.progress.display import Display, NullDisplay
+from peft_methods.runs.progress.notebook import display_here
 from peft_methods.utils.errors import PeftMethodsError
 
 DEFAULT_WIDTH = 100  # characters, where there is no terminal
@@ -233,7 +234,7 @@ def compare(
         **_outputs(report, save_models, silence, track, budget),
         how_to_change=how_to_change,
     )
-    return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+    return _run(options, display_here(sys.stderr) if progress else NullDisplay())
 
 
 def _sources(model: Any, data: str | None, curve: Any, **others: Any) -> dict[str, Any]:
@@ -260,7 +261,7 @@ def _outputs(
 def _run(options: Options, display: Display) -> PrintableComparison:
     """Train all runs and compare their records."""
     experiment = Experiment(options.tasks(), options.experiment(), display, options.more_seeds())
-    try:
+    with contextlib.closing(experiment), experiment.progress.leaving():
         experiment.start()
         for error in experiment.errors.values():
             raise error
@@ -281,8 +282,6 @@ def _run(options: Options, display: Display) -> PrintableComparison:
         if options.report is not None:
             compared.report(options.report)
         return compared
-    finally:
-        experiment.close()
 
 
 def how_to_change(setting: str) -> str:

@@ -118,7 +118,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     except PeftMethodsError as error:
         raise pytest.UsageError(explained(error)) from None
     if not config.option.usepdb:  # a debugger's prompt handles Ctrl-C itself
-        config.pluginmanager.register(Interrupts(config.stash[EXPERIMENT].close))
+        experiment = config.stash[EXPERIMENT]
+        config.pluginmanager.register(Interrupts(experiment.close, experiment.progress.leave))
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
@@ -240,6 +241,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     ended_early = exitstatus not in COMPLETE or bool(session.shouldfail or session.shouldstop)
     if exitstatus == pytest.ExitCode.INTERRUPTED:
+        experiment.progress.leave()
         progress_display(session.config).say(
             "peft-methods: stopping; the table follows. Press Ctrl-C again to exit without it."
         )

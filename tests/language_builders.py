@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
+from builders import DECODERS
 from peft_methods.data import splits, tokenize
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.registry import METHODS
@@ -16,6 +19,7 @@ from peft_methods.models import loading
 from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
 from peft_methods.runs import pipeline, run_paths
 from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.decoding.greedy import Prompt
 from peft_methods.tasks.registry import TASKS, with_task
 
 TASK = TASKS["causal_lm"]
@@ -86,6 +90,82 @@ def run_and_save(recipe: Recipe, name: str, folder: Path) -> tuple[Any, Any, Pat
     record, predictions = pipeline.execute(run, paths, lambda news: None, threads=1)
     assert record.status == "ok", record.message
     return record, predictions, saved
+
+
+def vivid(model: Any, seed: int = 0) -> Any:
+    """Give a model large random matrices, so that its next tokens depend on all before them."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point() and parameter.ndim > 1:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    model.generation_config = transformers.GenerationConfig()  # no token of its own ends a text
+    return model.eval()
+
+
+def vivid_decoder(kind: str) -> Any:
+    """Return a small decoder whose texts vary."""
+    torch.manual_seed(0)
+    return vivid(transformers.AutoModelForCausalLM.from_config(DECODERS[kind]()))
+
+
+def prompts_of(count: int, longest: int = 20, new: int = 15) -> list[Prompt]:
+    """Return prompts of up to `longest` tokens, the longest first, with different limits."""
+    rng = np.random.default_rng(1)
+    lengths = sorted(rng.integers(1, longest, count).tolist(), reverse=True)
+    limits = rng.integers(1, new, count).tolist()
+    return [
+        Prompt(rng.integers(5, 40, length).tolist(), limit)
+        for length, limit in zip(lengths, limits, strict=True)
+    ]
+
+
+def generated_alone(model: Any, prompts: Sequence[Prompt], ends: Sequence[int]) -> list[list[int]]:
+    """Return the new tokens of each prompt by transformers alone, without any padding."""
+    found = []
+    for prompt in prompts:
+        given = torch.tensor([list(prompt.ids)])
+        made = model.generate(
+            input_ids=given,
+            attention_mask=torch.ones_like(given),
+            generation_config=transformers.GenerationConfig(
+                max_new_tokens=prompt.limit,
+                do_sample=False,
+                eos_token_id=list(ends) or None,
+                pad_token_id=0,
+            ),
+        )
+        found.append(made[0, len(prompt.ids) :].tolist())
+    return found
+
+
+def wide_gaps(
+    model: Any,
+    prompts: Sequence[Prompt],
+    found: Sequence[Sequence[int]],
+    others: Sequence[Sequence[int]],
+    ulps: float = 6,
+) -> list[tuple[int, float]]:
+    """Return the prompts whose two texts part at tokens that are not nearly equally good.
+
+    Of each it is its number, and how far below the highest logit the worse token's is, where that
+    is more than some units of bf16's rounding.
+    """
+    wide = []
+    device = next(model.parameters()).device
+    for number, (prompt, one, other) in enumerate(zip(prompts, found, others, strict=True)):
+        if list(one) == list(other):
+            continue
+        pairs = enumerate(zip(one, other, strict=False))
+        place = next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)) - 1)
+        given = torch.tensor([[*prompt.ids, *one[:place]]], device=device)
+        with torch.no_grad():
+            logits = model(input_ids=given, attention_mask=torch.ones_like(given)).logits
+        last = logits[0, -1].float()
+        gap = float(last.max() - min(last[one[place]], last[other[place]]))
+        if gap > ulps * 2**-8 * float(last.abs().max()):
+            wide.append((number, gap))
+    return wide
 
 
 class PlainTrainer(transformers.Trainer):

@@ -14,20 +14,22 @@ from typing import Any, NoReturn
 import pytest
 
 INTERRUPTED = 2  # pytest's exit code for an interrupt
-MESSAGE = b"\npeft-methods: stopped at once, without a table. Finished runs are stored.\n"
+MESSAGE = b"\npeft-methods: stopped at once. Finished runs are stored.\n"
 DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 class Interrupts:
     """A pytest plugin that handles signals from `install` until `restore`; `close` ends all runs.
 
+    `leave` shows what is finished so far, unless that was done.
+
     Python supports handlers only in the main thread. The first interrupt raises
     `KeyboardInterrupt`, which pytest takes seconds to report. A second one may come at any time
     from then on.
     """
 
-    def __init__(self, close: Callable[[], None]) -> None:
-        self._close = close
+    def __init__(self, close: Callable[[], None], leave: Callable[[], None] = lambda: None) -> None:
+        self._close, self._leave_table = close, leave
         self._before: dict[int, Any] = {}
 
     @pytest.hookimpl(tryfirst=True)
@@ -70,7 +72,9 @@ class Interrupts:
     def _leave(self, number: int, frame: FrameType | None) -> NoReturn:
         for handled in self._before:
             signal.signal(handled, signal.SIG_DFL)
-        with contextlib.suppress(Exception):  # the interrupt may have come during `close`
+        with contextlib.suppress(Exception):  # the interrupt may have come during either
+            self._leave_table()
+        with contextlib.suppress(Exception):
             self._close()
         with contextlib.suppress(Exception):
             sys.stdout.flush()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces
+from peft_methods.models.workspaces import free_cublas_workspaces
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Experiment:
         self._reused_trials, self._set_aside = list[Record](), list[str]()
         self._devices = SessionDevices.chosen(options)
         self.device, self.workers = self._devices.device, self._devices.workers
-        self._progress = Progress(display, workers=self.workers)
+        self.progress = Progress(display, workers=self.workers, groups=self.tasks)
         self._scheduler = new_scheduler(
             self._store,
             self.device,
@@ -75,7 +75,7 @@ class Experiment:
         )
         new_worker = self._scheduler.executor.new_worker
         self._tracking = Tracking(options.trackers, options.results, new_worker)
-        for watcher in (self._progress, self._on_event, self._tracking):
+        for watcher in (self.progress, self._on_event, self._tracking):
             self._scheduler.watch(watcher)
         self._records = ArrivedRecords(self.tasks)
         self._searches: dict[tuple[str, str], Search] = {}
@@ -107,8 +107,8 @@ class Experiment:
         keys = kept_checks.keys_of(recipe, methods, self.device, self._devices.kind, nodes)
         if (kept := self._earlier.preparation(keys, tasks)) is not None:
             return kept
-        self._progress.show_preparation(recipe, self.options.executor)
-        with self._progress.showing(last=False):
+        self.progress.show_preparation(recipe, self.options.executor)
+        with self.progress.showing(last=False):
             made = self._scheduler.prepare(recipe, methods, first)
         if keys is not None:
             kept_checks.keep(keys, made)
@@ -119,7 +119,7 @@ class Experiment:
         if self._started:
             return
         self._started = True
-        self._progress.announce(self._devices.notes)
+        self.progress.announce(self._devices.notes)
         records, unfit = RecordReader().records(self._store.folder)
         self._set_aside = self._store.set_aside(unfit)
         for task in filter(self.needs_gpu, self.tasks):
@@ -162,7 +162,7 @@ class Experiment:
         ]
         self._earlier.remove_checkpoints(missing)
         for run in missing:
-            self._progress.plan([run], self.preparations[run.recipe.name])
+            self.progress.plan([run], self.preparations[run.recipe.name])
         self._scheduler.submit(missing)
 
     def reusable(self) -> set[str]:
@@ -191,7 +191,7 @@ class Experiment:
 
     def _run_trials(self, runs: Sequence[RunSpec]) -> list[Result]:
         self._submit(runs)
-        with self._progress.showing(last=False):
+        with self.progress.showing(last=False):
             return tuning.with_predictions(self._store, self._scheduler.wait(runs))
 
     def wait(self, task: RunGroup) -> list[Record]:
@@ -216,6 +216,7 @@ class Experiment:
                 return
             self.tasks = tuple(grown.get(task.name, task) for task in self.tasks)
             self._records.expect(self.tasks)
+            self.progress.expect(self.tasks)
             for task in tasks:
                 longer = self._with_tuned_runs(grown.get(task.name, task))
                 self._submit(longer.runs[len(task.runs) :])
@@ -223,7 +224,7 @@ class Experiment:
     def _wait(self, task: RunGroup) -> list[Record]:
         task = self._with_tuned_runs(task)
         if not self._records.have_all(task):
-            with self._progress.showing():
+            with self.progress.showing():
                 self._scheduler.wait(task.runs)
         return self._records.of(task)
 
@@ -270,16 +271,15 @@ class Experiment:
 
     def untrained(self) -> list[str]:
         """Return one line that names the runs without a record, if the session was ended early."""
-        if not (self._started and self._stopped):
-            return []
-        return self._records.missing_note(self._store.folder)
+        is_early = self._started and self._stopped
+        return self._records.missing_note(self._store.folder) if is_early else []
 
     def track(self, tables: Mapping[str, tuple[Sequence[dict[str, Any]], str]]) -> None:
         """Log each recipe's comparison (a row a method, and its text). Wait for the trackers."""
         for recipe, (rows, text) in tables.items():
             self._tracking.log_table(recipe, rows, text)
-        self._progress.show_activity(f"writing logs: {', '.join(self._tracking.trackers)}")
-        with self._progress.showing(last=False):
+        self.progress.show_activity(f"writing logs: {', '.join(self._tracking.trackers)}")
+        with self.progress.showing(last=False):
             self._tracking.finish()
 
     def close(self) -> None:
@@ -291,6 +291,7 @@ class Experiment:
         for run in task.runs:
             record = record_without_result(run, status, reason, stack=stack)
             self._records.keep([record])
+            self.progress.without_result(record)
             self._scheduler.store_here(record)
 
     def _on_event(self, event: Event) -> None:

@@ -21,7 +21,7 @@ from peft_methods.tasks.generation_scores import SCORES, generation_facts
 from peft_methods.tasks.lm_columns import language_columns, parse_examples
 from peft_methods.tasks.lm_encoding import encode_rows, labelled_tokens, remarks
 from peft_methods.tasks.lm_predictions import LanguagePredictions, row_digests
-from peft_methods.tasks.lm_views import language_views, samples
+from peft_methods.tasks.lm_views import fallback_remark, language_views, samples
 from peft_methods.tasks.metrics import NATS, NUMBER, Metric, quality
 from peft_methods.tasks.views import View
 
@@ -244,3 +244,7 @@ class CausalLM(Task):
     def views(self, qualities: Sequence[Mapping[str, Any]]) -> Sequence[View]:
         """Return facts about the generated texts, and samples of them."""
         return language_views(qualities)
+
+    def remark(self, qualities: Sequence[Mapping[str, Any]]) -> str:
+        """Say why texts were generated the slow way, if they were."""
+        return fallback_remark(qualities)

@@ -138,8 +138,11 @@ SCORES: Mapping[str, Callable[[Generated], Scores]] = {
 }
 
 
-def generation_facts(made: Generated) -> dict[str, float]:
-    """Return the mean number of generated tokens, the share that stopped, and that of answers."""
+def generation_facts(made: Generated) -> dict[str, float | str]:
+    """Return the mean number of generated tokens, the share that stopped, and that of answers.
+
+    `fallback` says why they were not decoded in slots, where they were not.
+    """
     answers = [answer_in(text, made.pattern) is not None for text in made.texts]
     return {
         "mean_tokens": float(made.lengths.mean()) if len(made.lengths) else 0.0,
@@ -147,4 +150,5 @@ def generation_facts(made: Generated) -> dict[str, float]:
         "answered": float(np.mean(answers)) if answers else 0.0,
         "empty": float(np.mean([not text.strip() for text in made.texts])) if answers else 0.0,
         "rows": float(len(made.texts)),
+        **({"fallback": made.fallback} if made.fallback else {}),
     }

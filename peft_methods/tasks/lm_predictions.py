@@ -22,6 +22,7 @@ class Generated:
     `texts` has one text a row, `references` the right answers of each row, `prompts` those of the
     first rows. `lengths` counts the generated tokens without the end-of-sequence token, `stopped`
     says whether there was one. `pattern` finds the answer in a text, "" for the whole text.
+    `fallback` says why greedy texts were not decoded in slots, "" if they were.
     """
 
     texts: tuple[str, ...]
@@ -30,6 +31,7 @@ class Generated:
     lengths: NDArray[np.int64]
     stopped: NDArray[np.bool_]
     pattern: str = ""
+    fallback: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class LanguagePredictions:
             "references": [text for found_ in made.references for text in found_],
             "prompts": made.prompts,
             "pattern": [made.pattern],
+            "fallback": [made.fallback],
         }
         return {
             **found,
@@ -94,10 +97,18 @@ class LanguagePredictions:
             lengths,
             read("stopped"),
             _unpacked("pattern", read)[0],
+            _fallback(read),
         )
         if not len(made.texts) == len(made.references) == len(lengths) == len(totals):
             raise ValueError("generated texts and losses differ in length")
         return cls(totals, counts, labels, made)
+
+
+def _fallback(read: Callable[[str], NDArray[Any]]) -> str:
+    try:
+        return _unpacked("fallback", read)[0]
+    except KeyError:  # of an earlier version, which generated all texts in batches
+        return ""
 
 
 def row_digests(rows: TokenRows) -> NDArray[np.int64]:

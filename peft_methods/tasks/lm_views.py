@@ -56,3 +56,15 @@ def language_views(qualities: Sequence[Mapping[str, Any]]) -> tuple[View, ...]:
         values=tuple((one["prompt"], one["reference"], one["generated"]) for one in shown),
     )
     return (facts, texts) if shown else (facts,)
+
+
+def fallback_remark(qualities: Sequence[Mapping[str, Any]]) -> str:
+    """Return why transformers' `generate` wrote the texts of some runs, or ''."""
+    facts = [one.get("generation") or {} for one in qualities]
+    reasons = dict.fromkeys(one["fallback"] for one in facts if one.get("fallback"))
+    if not reasons:
+        return ""
+    return (
+        f"Texts were generated in padded batches, which takes longer than refilled slots: "
+        f"{'; '.join(reasons)}."
+    )

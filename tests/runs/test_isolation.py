@@ -286,9 +286,7 @@ def test_second_interrupt_exits_at_once_without_a_broken_file(tmp_path: Path) ->
         out, error = process.communicate(timeout=20)
         assert process.returncode == pytest.ExitCode.INTERRUPTED
         assert out.endswith("closed\n")
-        assert (
-            error == "\npeft-methods: stopped at once, without a table. Finished runs are stored.\n"
-        )
+        assert error == "\npeft-methods: stopped at once. Finished runs are stored.\n"
         assert file.read_text(encoding="utf-8") == "whole" * 10**6
 
 

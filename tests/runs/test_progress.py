@@ -26,7 +26,8 @@ from peft_methods.runs.events import Event
 from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import CLEAR, LiveLines, can_be_live
-from peft_methods.runs.progress.progress import Progress, fitted
+from peft_methods.runs.progress.live import Live, fitted, text_of
+from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.spec import RunSpec, run_specs
@@ -76,8 +77,11 @@ class RecordingDisplay:
         self.columns, self.lasting = columns, list[str]()
         self.live: tuple[str, ...] = ()
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, routine: bool = False) -> None:
         self.lasting.append(line)
+
+    def show(self, live: Live) -> None:
+        self.draw(text_of(live, self.columns))
 
     def draw(self, lines: Any) -> None:
         self.live = tuple(lines)

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Protocol, TextIO
 
+from peft_methods.runs.progress.live import Live, text_of
+
 CLEAR = "\r\x1b[J"  # clears from the cursor's line to the end of the screen
 
 
@@ -20,8 +22,11 @@ class Display(Protocol):
     def columns(self) -> int:
         """The maximum width of a live line."""
 
-    def say(self, line: str) -> None:
-        """Write a permanent line."""
+    def say(self, line: str, *, routine: bool = False) -> None:
+        """Write a permanent line; a `routine` one says what live displays show in another way."""
+
+    def show(self, live: Live) -> None:
+        """Show the state of the session as live lines."""
 
     def draw(self, lines: Sequence[str]) -> None:
         """Replace the current live lines by these."""
@@ -35,8 +40,11 @@ class NullDisplay:
 
     columns = 0
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, routine: bool = False) -> None:
         """Ignore the line."""
+
+    def show(self, live: Live) -> None:
+        """Ignore the state."""
 
     def draw(self, lines: Sequence[str]) -> None:
         """Ignore the lines."""
@@ -51,7 +59,7 @@ class Lines(NullDisplay):
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, routine: bool = False) -> None:
         """Write the line."""
         self._write(f"{line}\n")
 
@@ -72,9 +80,13 @@ class LiveLines:
         """The terminal's width minus one, since a full line would wrap."""
         return max(1, self._size().columns - 1)
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, routine: bool = False) -> None:
         """Write the line above the live lines."""
         self._write(f"{CLEAR}{line}\n{self._drawing()}")
+
+    def show(self, live: Live) -> None:
+        """Overwrite the live lines by the state, as much as the screen has room for."""
+        self.draw(text_of(live, self.columns, max(1, self._size().lines - 1)))
 
     def draw(self, lines: Sequence[str]) -> None:
         """Overwrite the live lines."""

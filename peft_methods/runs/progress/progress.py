@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,9 +13,12 @@ from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event
 from peft_methods.runs.executors.registry import LOCAL
+from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display
 from peft_methods.runs.progress.line_limit import LineLimit
+from peft_methods.runs.progress.live import Live, text_of
+from peft_methods.runs.progress.results_table import ResultsTable
 from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
@@ -24,8 +27,7 @@ from peft_methods.tasks.registry import task_of
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
 
-DRAWING_INTERVAL = 0.1  # at least so many seconds between two updates of the live lines
-NARROWEST_LABEL = 12
+DRAWING_INTERVAL = 0.25  # at least so many seconds between two updates of the live lines
 MOST_LINES = 20  # permanent lines about runs, a second; further ones are counted
 MANY = 20  # active runs: a change of one of them need not be shown at once
 ESTIMATE_INTERVAL = 1.0  # of many runs, at least so many seconds between two estimates
@@ -33,14 +35,19 @@ MOST_DRAWN = 16  # active runs: with more, a terminal would not show the line of
 
 
 class Progress:
-    """A watcher that turns an executor's events into lines.
+    """A watcher that turns an executor's events into what a display shows.
 
-    With live lines: one for the session and one for each active run. Permanent lines report each
-    end and, without live lines, each start.
+    A live display has a line for the session, the table of methods as it fills, and a line for each
+    active run. Permanent lines report each end and, without a live display, each start.
     """
 
     def __init__(
-        self, display: Display, *, workers: int, clock: Callable[[], float] = time.monotonic
+        self,
+        display: Display,
+        *,
+        workers: int,
+        clock: Callable[[], float] = time.monotonic,
+        groups: Iterable[RunGroup] = (),
     ) -> None:
         self._display, self._clock = display, clock
         self._time = TimeLeft(workers, clock)
@@ -49,10 +56,21 @@ class Progress:
         self._drawn = self._estimated = float("-inf")
         self._seconds_left = 0.0
         self._limit = LineLimit(MOST_LINES, clock)
+        self._table = ResultsTable()
+        self.expect(groups)
+        self._left = 0  # runs that had ended when the table was left on the screen
 
     def plan(self, runs: Sequence[RunSpec], preparation: PreparedRecipe) -> None:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
         self._time.plan(runs, preparation)
+
+    def expect(self, groups: Iterable[RunGroup]) -> None:
+        """Give the table the rows of these methods, in this order."""
+        self._table.expect(groups)
+
+    def without_result(self, record: Record) -> None:
+        """Add a run to the table that was given up before it was submitted."""
+        self._table.add(record)
 
     def announce(self, lines: Sequence[str]) -> None:
         """Show permanent lines before anything is trained."""
@@ -76,21 +94,41 @@ class Progress:
 
         `last`: other code writes to the terminal next, so hand it over.
         """
-        try:
+        with self.leaving():
+            if self._running:
+                self._draw()
             yield
-        except BaseException:
-            self._display.draw(())  # a message follows, not the next test's line
-            raise
         self._say_left_out()
         if last:
             self._display.hand_over()
         else:
             self._display.draw(())
 
+    @contextlib.contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Context manager: an error or an interrupt leaves the table so far on a live display."""
+        try:
+            yield
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Leave the table as it is on a live display, because the session is ended early."""
+        self._display.draw(())  # a message follows, not the next test's line
+        ended = self._table.ended
+        if not self._display.columns or ended == self._left:
+            return
+        self._left = ended
+        for line in text_of(self._live().without_runs(), self._display.columns):
+            self._display.say(line, routine=True)
+
     def __call__(self, event: Event) -> None:
         """Handle an executor's event."""
         key, now = event.run.key, self._clock()
         (self._waiting.add if event.waits else self._waiting.discard)(key)
+        if event.record is not None:
+            self._table.add(event.record)
         if event.news is not None:
             self._time.update(key, event.news)
             known = self._running[key][1]
@@ -114,13 +152,13 @@ class Progress:
                 self._report(event, "waits for a machine")
         else:
             self._time.start(key)
+            self._table.start(event.run)
             self._running[key] = event.run, {}
             if not self._display.columns:
                 self._report(event, "started")
         soon = not event.news and len(self._running) <= MANY
         if now - self._drawn >= DRAWING_INTERVAL or soon:
-            self._drawn = now
-            self._display.draw(self._lines())
+            self._draw()
 
     def _report(self, event: Event, about: str) -> None:
         """Write a permanent line about a run, unless there are too many."""
@@ -129,43 +167,45 @@ class Progress:
         self._say_left_out()
         record = event.record
         if record is not None and record.reused:
-            self._say(f"{event.run.label}: reused: {describe_result(record)}")
+            self._say(f"{event.run.label}: reused: {describe_result(record)}", routine=True)
             return
         what = about if record is None else describe_result(record)
         if event.failed:
             what = f"{event.failed}; it is retried"
-        self._say(f"{self._place()} {event.run.label}: {what}")
+        routine = not event.failed and (record is None or record.status == "ok")
+        self._say(f"{self._place()} {event.run.label}: {what}", routine=routine)
 
     def _say_left_out(self) -> None:
         if text := self._limit.left_out():
-            self._say(f"{self._place()} {text}")
+            self._say(f"{self._place()} {text}", routine=True)
 
-    def _say(self, line: str) -> None:
-        self._display.say(visible(line))
+    def _say(self, line: str, *, routine: bool = False) -> None:
+        self._display.say(visible(line), routine=routine)
 
-    def _lines(self) -> list[str]:
-        """Format the session's line and one per active run, as wide as the display."""
-        width = self._display.columns
-        if not width:
-            return []
+    def _draw(self) -> None:
+        self._drawn = self._clock()
+        if self._display.columns:
+            self._display.show(self._live())
+
+    def _live(self) -> Live:
+        """Return the state of the session."""
         reused = f" ({len(self._time.reused)} more reused)" if self._time.reused else ""
-        done = f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}"
         waiting = [f"{len(self._waiting)} waiting for a machine"] * bool(self._waiting)
-        head = done, f"{len(self._running)} active", *waiting, *self._left()
         shown = islice(self._running.values(), MOST_DRAWN)
-        more = len(self._running) - MOST_DRAWN
-        return [
-            fitted(head[0], head[1:], width, between=" · "),
-            *(visible(fitted(run.label, describe_progress(news), width)) for run, news in shown),
-            *([f"and {more} more"[:width]] if more > 0 else []),
-        ]
-
-    def _place(self) -> str:
-        return (
-            f"[{', '.join([f'{len(self._time.ended)}/{len(self._time.expected)}', *self._left()])}]"
+        return Live(
+            f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}",
+            (f"{len(self._running)} active", *waiting, *self._seconds()),
+            self._table.headings(),
+            self._table.rows(),
+            tuple((run.label, tuple(describe_progress(news))) for run, news in shown),
+            len(self._running) - MOST_DRAWN,
         )
 
-    def _left(self) -> list[str]:
+    def _place(self) -> str:
+        done = f"{len(self._time.ended)}/{len(self._time.expected)}"
+        return f"[{', '.join([done, *self._seconds()])}]"
+
+    def _seconds(self) -> list[str]:
         """Format '4 min 10 s left'; empty when all runs have ended."""
         if len(self._time.ended) >= len(self._time.expected):
             return []
@@ -173,20 +213,6 @@ class Progress:
         if now - self._estimated >= ESTIMATE_INTERVAL or len(self._running) <= MANY:
             self._estimated, self._seconds_left = now, self._time.seconds()
         return [f"{format_duration(self._seconds_left)} left"]
-
-
-def fitted(name: str, parts: Sequence[str], width: int, *, between: str = "  ") -> str:
-    """Join the name and as many of the first parts as fit into `width`.
-
-    A name that is too long even for the first part is shortened in the middle.
-    """
-    kept = list(parts)
-    while len(kept) > 1 and len(between.join([name, *kept])) > width:
-        kept.pop()
-    room = max(NARROWEST_LABEL, width - len(between.join(["", *kept])))
-    if len(name) > room:
-        name = f"{name[: room - room // 2 - 1]}…{name[len(name) - room // 2 :]}"
-    return between.join([name, *kept])[:width]
 
 
 def describe_progress(news: dict[str, Any]) -> list[str]:

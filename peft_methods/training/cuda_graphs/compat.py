@@ -12,19 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
-
-
-def free_cublas_workspaces() -> bool:
-    """Free the cuBLAS workspaces: one block for each stream that computed a matrix product.
-
-    Return False if this torch has no function for it. torch 2.11 to 2.13.
-    """
-    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
-    if clear is not None:
-        clear()
-    return clear is not None
 
 
 def undo_compile(layer: nn.Module) -> None:

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from peft_methods.models.families import family_of
 from peft_methods.models.loading import first_position
 from peft_methods.models.projection import transformers_model
+from peft_methods.models.workspaces import free_cublas_workspaces
 from peft_methods.tasks.base import LossSum
 from peft_methods.tasks.collate import BORDERS, Collator
 from peft_methods.training.collate import (
@@ -26,7 +27,7 @@ from peft_methods.training.collate import (
     make_collator,
 )
 from peft_methods.training.cuda_graphs.attention import capturable_attention
-from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces, step_did_not_count
+from peft_methods.training.cuda_graphs.compat import step_did_not_count
 from peft_methods.training.cuda_graphs.compile import compiled
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast, half_frozen
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
