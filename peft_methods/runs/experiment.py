@@ -23,7 +23,7 @@ from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
 from peft_methods.runs.record_reader import RecordReader
 from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
-from peft_methods.runs.scheduling import SessionDevices, new_scheduler
+from peft_methods.runs.scheduling import SessionDevices
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 from peft_methods.runs.tracking.trackers import Tracking
@@ -61,18 +61,7 @@ class Experiment:
         self._devices = SessionDevices.chosen(options)
         self.device, self.workers = self._devices.device, self._devices.workers
         self.progress = Progress(display, workers=self.workers, groups=self.tasks)
-        self._scheduler = new_scheduler(
-            self._store,
-            self.device,
-            workers=self.workers,
-            save_models=options.save_models,
-            timeout=options.timeout,
-            retries=options.retries,
-            checkpoint=options.checkpoint,
-            executor=options.executor,
-            devices=self._devices.slots,
-            request=options.request,
-        )
+        self._scheduler = self._devices.scheduler(self._store, options)
         new_worker = self._scheduler.executor.new_worker
         self._tracking = Tracking(options.trackers, options.results, new_worker)
         for watcher in (self.progress, self._on_event, self._tracking):
@@ -261,7 +250,7 @@ class Experiment:
 
     def detach(self) -> Detached:
         """Leave what was started to its executor, which continues after the session."""
-        with self._progress.showing():
+        with self.progress.showing():
             return self._scheduler.detach()
 
     def stop(self) -> None:

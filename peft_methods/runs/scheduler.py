@@ -57,7 +57,7 @@ class Scheduler:
         self._records: dict[str, Record] = {}
         self._attempts: dict[str, tuple[str, ...]] = {}  # how a run's attempts ended so far
         self._watchers: list[Watcher] = []
-        self._matmul_flops_per_second: float | None = None
+        self._matmul_rate: float | None = None  # FLOPs per second
 
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher` with every event from now on."""
@@ -71,9 +71,7 @@ class Scheduler:
         `first` are the runs that will probably be the first; they are prefetched meanwhile.
         """
         result = self._checks.prepare(recipe, methods, [self._job(run) for run in first])
-        self._matmul_flops_per_second = (
-            self._matmul_flops_per_second or result.matmul_flops_per_second
-        )
+        self._matmul_rate = self._matmul_rate or result.matmul_flops_per_second
         return result
 
     def submit(self, runs: Sequence[RunSpec]) -> None:
@@ -186,7 +184,7 @@ class Scheduler:
 
     def _start(self, run: RunSpec, engine_failed: str = "") -> None:
         job = self._job(run, engine_failed)
-        handle = self.executor.start(job, self._matmul_flops_per_second)
+        handle = self.executor.start(job, self._matmul_rate)
         self._running[handle] = run
         if self.executor.is_queued(handle):
             self._queued.add(handle)
@@ -259,8 +257,8 @@ class Scheduler:
             self._notify(Event(run, failed=self._attempts[run.key][-1]))
         elif isinstance(end, Lost):
             message += f"; its output is in {self.requests.log(run.label)}"
-            more = {"stack": end.stack, "attempts": before}
-            self._give_up(run, record_without_result(run, end.status, message, **more))
+            record = record_without_result(run, end.status, message, stack=end.stack)
+            self._give_up(run, replace(record, attempts=before))
         else:
             self._give_up(run, replace(end, attempts=before))
 

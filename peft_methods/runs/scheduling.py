@@ -48,6 +48,21 @@ class SessionDevices:
         """What a run's figures depend on: the name of the device, and the threads of a run."""
         return self.device_name, self.slots[0].threads
 
+    def scheduler(self, store: Store, options: ExperimentOptions) -> Scheduler:
+        """Return a scheduler of an experiment's runs on these devices."""
+        return new_scheduler(
+            store,
+            self.device,
+            workers=self.workers,
+            save_models=options.save_models,
+            timeout=options.timeout,
+            retries=options.retries,
+            checkpoint=options.checkpoint,
+            devices=self.slots,
+            executor=options.executor,
+            request=options.request,
+        )
+
 
 def new_scheduler(
     store: Store,
