@@ -142,7 +142,7 @@ def may_tell(value: Any) -> bool:
 
     Much faster than `private` for thousands of records that contain nothing private.
     """
-    text = repr(value)
+    text = value if isinstance(value, str) else repr(value)
     lower, home = text.lower(), _home_folder()
     return (
         (home != "/" and home in text)
@@ -181,6 +181,12 @@ def _home() -> re.Pattern[str]:
 
 
 def _home_folder() -> str:
+    return _home_folder_of(os.environ.get("HOME"))
+
+
+@lru_cache(maxsize=4)
+def _home_folder_of(_: str | None) -> str:
+    """Return the home folder, which depends on this variable. To look for it takes long."""
     try:
         return str(Path.home())
     except RuntimeError:
