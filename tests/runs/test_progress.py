@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from terminal_builders import Screen, Terminal
 
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
@@ -36,38 +31,6 @@ from peft_methods.utils.units import format_duration
 PREPARATION = PreparedRecipe(
     {"class_counts": {"train": (80, 80), "validation": (15, 15), "test": (25, 25)}}, {}, 0.01, 1.0
 )
-MOVE = re.compile(r"\x1b\[(\d*)([AJ])")
-
-
-class Screen:
-    """The parts of a terminal that live lines need: newline, carriage return, up, clear to end."""
-
-    def __init__(self) -> None:
-        self.lines, self.row, self.column = [""], 0, 0
-
-    def write(self, text: str) -> None:
-        at = 0
-        while at < len(text):
-            move = MOVE.match(text, at)
-            if move and move[2] == "A":
-                self.row = max(0, self.row - int(move[1] or 1))
-            elif move:
-                self.lines[self.row :] = [self.lines[self.row][: self.column]]
-            else:
-                self._put(text[at])
-            at = move.end() if move else at + 1
-
-    def _put(self, character: str) -> None:
-        if character in "\r\n":
-            self.row, self.column = self.row + (character == "\n"), 0
-            self.lines += [""] * (self.row + 1 - len(self.lines))
-            return
-        line = self.lines[self.row].ljust(self.column)
-        self.lines[self.row] = line[: self.column] + character + line[self.column + 1 :]
-        self.column += 1
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
 
 
 class RecordingDisplay:
@@ -388,52 +351,12 @@ def test_live_lines_do_not_break_the_lines_of_pytest(
 ) -> None:
     (tmp_path / "test_it.py").write_text(LIVE_TEST, encoding="utf-8")
     (tmp_path / "pytest.ini").touch()
-    terminal, end = pty.openpty()
-    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-    plugins = ["-p", "peft_methods.plugin", "-p", "no:cacheprovider"]
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"CI", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"}
-    }
-    settings = {
-        **clean,
-        "TERM": "xterm",
-        "NO_COLOR": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        **environment,
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "pytest_benchmark.plugin",
-        *plugins,
-        *arguments,
-    ]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=settings, stdin=end, stdout=end, stderr=end
-    )
-    os.close(end)
-    screen = Screen()
-    screen.write(_all_of(terminal).replace("\r\n", "\n"))
-    assert process.wait() == 0
-    assert wanted in str(screen), str(screen)
-    assert "\x1b" not in str(screen)
-    assert "\nhead" not in str(screen)
-
-
-def _all_of(terminal: int) -> str:
-    """Read from the terminal until its other end closes."""
-    data = b""
-    try:
-        while piece := os.read(terminal, 4096):
-            data += piece
-    except OSError:  # how Linux reports the close
-        pass
-    os.close(terminal)
-    return data.decode()
+    with Terminal(tmp_path, arguments, environment) as terminal:
+        assert terminal.finish() == 0
+    screen = str(terminal.screen)
+    assert wanted in screen, screen
+    assert "\x1b" not in screen
+    assert "\nhead" not in screen
 
 
 def test_many_active_runs_are_shown_and_counted(tiny_recipe: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from heapq import nlargest
 
 from tabulate import tabulate
 
@@ -39,8 +41,8 @@ class Live:
     more: int = 0
 
     def without_runs(self) -> Live:
-        """Return the state without the active runs, to be left when the session ends."""
-        return replace(self, active=(), more=0)
+        """Return the state without what is going on, to be left when the session ends."""
+        return replace(self, head=(), active=(), more=0)
 
 
 def text_of(live: Live, width: int, height: int | None = None) -> list[str]:
@@ -63,10 +65,17 @@ def _table(live: Live, width: int, height: int | None) -> list[str]:
     left_out = 0 if height is None else max(0, len(rows) + 1 - height)
     if left_out:
         left_out += 1  # for the line that says so
-        newest = sorted(rows, key=lambda row: -row.changed)[: len(rows) - left_out]
-        rows = [row for row in rows if row in newest]
+        by_change = partial(_by_change, rows)
+        rows = [
+            rows[at] for at in sorted(nlargest(len(rows) - left_out, range(len(rows)), by_change))
+        ]
     lines = _fitting([live.headings, *(row.cells for row in rows)], width)
     return [*lines, f"and {left_out} more methods"[:width]] if left_out else lines
+
+
+def _by_change(rows: Sequence[TableRow], at: int) -> tuple[int, int]:
+    """Return a key that is highest for the row that changed last; then the first ones follow."""
+    return rows[at].changed, -at
 
 
 def _fitting(cells: Sequence[Sequence[str]], width: int) -> list[str]:

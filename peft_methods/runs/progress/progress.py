@@ -70,7 +70,7 @@ class Progress:
 
     def without_result(self, record: Record) -> None:
         """Add a run to the table that was given up before it was submitted."""
-        self._table.add(record)
+        self._table.add(record.spec, record)
 
     def announce(self, lines: Sequence[str]) -> None:
         """Show permanent lines before anything is trained."""
@@ -128,7 +128,7 @@ class Progress:
         key, now = event.run.key, self._clock()
         (self._waiting.add if event.waits else self._waiting.discard)(key)
         if event.record is not None:
-            self._table.add(event.record)
+            self._table.add(event.run, event.record)
         if event.news is not None:
             self._time.update(key, event.news)
             known = self._running[key][1]
@@ -195,7 +195,7 @@ class Progress:
         return Live(
             f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}",
             (f"{len(self._running)} active", *waiting, *self._seconds()),
-            self._table.headings(),
+            self._table.headings,
             self._table.rows(),
             tuple((run.label, tuple(describe_progress(news))) for run, news in shown),
             len(self._running) - MOST_DRAWN,
@@ -246,7 +246,7 @@ def describe_result(record: Record) -> str:
         f"{METRICS[name].in_text} {value:.3f}" for value in [metrics.get(name)] if value is not None
     ]
     losses = [loss for epoch in record.epochs if (loss := epoch.get("train_loss")) is not None]
-    parts += [f"loss {losses[-1]:.3f}"] * bool(losses)
+    parts += [f"loss {loss:.3f}" for loss in losses[-1:]]
     for name in ("samples_per_second", "peak_memory_bytes"):
         parts += [METRICS[name].format(value) for value in [metrics.get(name)] if value is not None]
     if (seconds := metrics.get("train_seconds")) is not None:

@@ -15,6 +15,7 @@ from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.metrics import BYTES, Metric, in_seconds
 
 MISSING = "–"
+SEVERAL = "Score"  # heading of a column with the values of several metrics
 COSTS = ("train_seconds", "peak_memory_bytes")
 Name = tuple[str, str]  # of recipe and method
 
@@ -65,6 +66,8 @@ class ResultsTable:
 
     def __init__(self) -> None:
         self._rows: dict[Name, MethodRuns] = {}
+        self._formatted: dict[Name, TableRow] = {}
+        self._quality, self._has_recipes = "", False  # the column's heading, "" for none
         self._seen: set[str] = set()
         self._changes = 0
 
@@ -76,16 +79,20 @@ class ResultsTable:
             title = group.method.info.title
             row = self._rows.setdefault(group.name, MethodRuns(title, metric, 0))
             row.of = len(group.runs)
+        metrics = {row.metric.title for row in self._rows.values() if row.metric}
+        self._quality = "" if not metrics else metrics.pop() if len(metrics) == 1 else SEVERAL
+        self._has_recipes = len({recipe for recipe, _ in self._rows}) > 1
+        self._formatted.clear()
 
     def start(self, run: RunSpec) -> None:
         """Record that a run has started, so that its row is shown where not all fit."""
         self._touch(run)
 
-    def add(self, record: Record) -> None:
+    def add(self, run: RunSpec, record: Record) -> None:
         """Add the record of a run that has ended. Only main runs are in the table, each once."""
-        row = self._touch(record.spec)
-        if row is not None and record.spec.key not in self._seen:
-            self._seen.add(record.spec.key)
+        row = self._touch(run)
+        if row is not None and run.key not in self._seen:
+            self._seen.add(run.key)
             row.add(record)
 
     def _touch(self, run: RunSpec) -> MethodRuns | None:
@@ -93,30 +100,31 @@ class ResultsTable:
         if row is not None:
             self._changes += 1
             row.changed = self._changes
+            self._formatted.pop((run.recipe.name, run.method.name), None)
         return row
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """The headings. Without any quality there is no column for it."""
+        quality = (self._quality,) if self._quality else ()
+        return ("Method", "Runs", *quality, "Train time", "Peak memory")
 
     @property
     def ended(self) -> int:
         """The number of runs in the table that have ended."""
         return len(self._seen)
 
-    def headings(self) -> tuple[str, ...]:
-        """Return the headings. Without any quality there is no column for it."""
-        metrics = {row.metric.title for row in self._rows.values() if row.metric}
-        quality = () if not metrics else tuple(metrics) if len(metrics) == 1 else ("Score",)
-        return ("Method", "Runs", *quality, "Train time", "Peak memory")
-
     def rows(self) -> tuple[TableRow, ...]:
-        """Format the rows. With several recipes a method is named with its recipe."""
-        with_recipe = len({recipe for recipe, _ in self._rows}) > 1
-        has_quality = any(row.metric for row in self._rows.values())
-        mixed = len({row.metric.name for row in self._rows.values() if row.metric}) > 1
-        found = []
-        for (recipe, _), row in self._rows.items():
-            quality = row.quality()
-            if mixed and row.metric and quality != MISSING:
-                quality = f"{quality} {row.metric.in_text}"
-            name = f"{recipe}: {row.title}" if with_recipe else row.title
-            shown = (quality,) if has_quality else ()
-            found.append(TableRow((name, row.runs(), *shown, *row.costs()), row.changed))
-        return tuple(found)
+        """Return the rows. Only those that have changed are formatted again."""
+        for name in self._rows.keys() - self._formatted.keys():
+            self._formatted[name] = self._format(name)
+        return tuple(self._formatted[name] for name in self._rows)
+
+    def _format(self, name: Name) -> TableRow:
+        """Format a row. With several recipes a method is named with its recipe."""
+        row, quality = self._rows[name], self._rows[name].quality()
+        if self._quality == SEVERAL and row.metric and quality != MISSING:
+            quality = f"{quality} {row.metric.in_text}"
+        title = f"{name[0]}: {row.title}" if self._has_recipes else row.title
+        shown = (quality,) if self._quality else ()
+        return TableRow((title, row.runs(), *shown, *row.costs()), row.changed)
