@@ -6,7 +6,6 @@ Reading is optimised for speed: a report reads thousands of small files.
 from __future__ import annotations
 
 import io
-import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from peft_methods.recipes.schema import DEFAULT_TASK
 from peft_methods.tasks.base import Predictions
 from peft_methods.tasks.registry import TASKS
+from peft_methods.utils.zip_members import zip_reader
 
 TASK = "task"  # the array with the task's name
 
@@ -44,11 +44,9 @@ def decode_predictions(content: bytes) -> Predictions:
 
     Raises ValueError, KeyError, EOFError or errors of zipfile or zlib if they are damaged.
     """
-    # All bytes at once: zipfile would read a few of them at a time from a file.
-    with zipfile.ZipFile(io.BytesIO(content)) as saved:
-        named = f"{TASK}.npy" in saved.NameToInfo
-        task = str(_array(saved.read(f"{TASK}.npy"))) if named else DEFAULT_TASK
-        return TASKS[task].restore(lambda name: _array(saved.read(f"{name}.npy")))
+    names, read = zip_reader(content)
+    task = str(_array(read(f"{TASK}.npy"))) if f"{TASK}.npy" in names else DEFAULT_TASK
+    return TASKS[task].restore(lambda name: _array(read(f"{name}.npy")))
 
 
 def _array(file: bytes) -> NDArray[Any]:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft_methods.runs.contradictions import contradiction
-from peft_methods.runs.predictions import encode_predictions, read_predictions_file
+from peft_methods.runs.predictions import decode_predictions, encode_predictions
 from peft_methods.runs.record import SCHEMA_VERSION, Record
 from peft_methods.tasks.base import Predictions
 from peft_methods.tasks.registry import task_of
 from peft_methods.utils.errors import OptionError, PeftMethodsError, first_line
-from peft_methods.utils.files import lock_file, write_bytes
+from peft_methods.utils.files import lock_file, read_small, write_bytes
 
 RECORD, PREDICTIONS, TRAINED = ".json", ".npz", ".safetensors"
 SET_ASIDE = "set_aside"
@@ -179,13 +179,13 @@ class Store:
     def damage_of_files(self, record: Record, suffixes: Iterable[str]) -> str:
         """Describe damage to the files with these suffixes, or ''. Others may be missing."""
         for end in suffixes:
-            path = self.folder / f"{record.fingerprint}{end}"
+            name = f"{record.fingerprint}{end}"
             try:
-                content = path.read_bytes()
+                content = self.content(name)
             except OSError as error:
-                return f"{path} cannot be read ({error.strerror})"
+                return f"{self.folder / name} cannot be read ({error.strerror})"
             if hashlib.sha256(content).hexdigest() != record.files[end]:
-                return f"{path} has changed since it was written"
+                return f"{self.folder / name} has changed since it was written"
         return ""
 
     def contradiction(self, record: Record) -> str:
@@ -209,15 +209,19 @@ class Store:
 
     def read_predictions_of(self, fingerprint: str) -> Predictions | None:
         """Read the per-example predictions by the record's fingerprint."""
-        path = self.folder / f"{fingerprint}{PREDICTIONS}"
-        if not path.is_file():
-            return None
+        name = f"{fingerprint}{PREDICTIONS}"
         try:
-            return read_predictions_file(path)
+            return decode_predictions(self.content(name))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
         except Exception as error:  # numpy and zipfile raise a dozen types
             raise StoreError(
-                f"{path} holds no readable predictions: {first_line(error)}."
+                f"{self.folder / name} holds no readable predictions: {first_line(error)}."
             ) from None
+
+    def content(self, name: str) -> bytes:
+        """Return the content of the file with this name."""
+        return read_small(os.path.join(self.folder, name))
 
     def trained_file(self, record: Record) -> Path | None:
         """Return the path of a prerequisite's kept weights, or None."""

@@ -12,6 +12,7 @@ import numpy as np
 from peft_methods.runs.store import Store, StoreError
 from peft_methods.tasks.base import Predictions
 
+Place = tuple[Path, str]  # folder, and fingerprint of the record
 MOST_BYTES = 2**29  # of predictions in memory; further ones are read again each time
 
 
@@ -24,16 +25,16 @@ class KeptPredictions:
     def __init__(self, limit: int = MOST_BYTES) -> None:
         self._left = limit
         self._labels: dict[bytes, Any] = {}
-        self._found: dict[Path, Predictions] = {}
+        self._found: dict[Place, Predictions] = {}
 
-    def get(self, path: Path) -> Predictions | None:
+    def get(self, place: Place) -> Predictions | None:
         """Return the predictions of this file, if they are kept."""
-        return self._found.get(path)
+        return self._found.get(place)
 
-    def keep(self, path: Path, predictions: Predictions) -> Predictions:
+    def keep(self, place: Place, predictions: Predictions) -> Predictions:
         """Keep the predictions if there is room, and return them."""
         values = vars(predictions).values()
-        if path in self._found or not all(isinstance(one, np.ndarray) for one in values):
+        if place in self._found or not all(isinstance(one, np.ndarray) for one in values):
             return predictions
         size = sum(one.nbytes for one in values) - predictions.labels.nbytes
         if size > self._left:
@@ -41,7 +42,7 @@ class KeptPredictions:
         self._left -= size
         labels = self._labels.setdefault(predictions.labels.tobytes(), predictions.labels)
         kept: Any = replace(predictions, labels=labels)  # type: ignore[type-var]
-        self._found[path] = kept
+        self._found[place] = kept
         return predictions
 
 
@@ -51,14 +52,21 @@ class StoreWithKept(Store):
     def __init__(self, folder: Path, kept: KeptPredictions) -> None:
         super().__init__(folder)
         self._kept = kept
+        self._last = "", b""
+
+    def content(self, name: str) -> bytes:
+        """Return the content of a file, which is read once if it is asked for twice in a row."""
+        if self._last[0] != name:
+            self._last = name, super().content(name)
+        return self._last[1]
 
     def read_predictions_of(self, fingerprint: str) -> Predictions | None:
         """Read the per-example predictions by the record's fingerprint, or return the kept ones."""
-        path = self.folder / fingerprint
-        if (known := self._kept.get(path)) is not None:
+        place = self.folder, fingerprint
+        if (known := self._kept.get(place)) is not None:
             return known
         found = super().read_predictions_of(fingerprint)
-        return None if found is None else self._kept.keep(path, found)
+        return None if found is None else self._kept.keep(place, found)
 
 
 class StoredPredictions(Mapping[str, Predictions]):

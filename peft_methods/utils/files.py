@@ -37,6 +37,12 @@ def lock_file(folder: int) -> bool:
     return True
 
 
+def read_small(path: Path | str) -> bytes:
+    """Return the content of a small file, in half the time that `Path.read_bytes` takes."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
 def write_bytes(content: bytes, path: Path) -> None:
     """Write a file completely or not at all."""
     atomically(path, lambda file: file.write(content))
