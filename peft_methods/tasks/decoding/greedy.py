@@ -20,6 +20,7 @@ from peft_methods.tasks.decoding.support import text_config
 
 REFILL = 4  # prompts are read once a quarter of the slots is free
 STEPS = 8  # between two looks of the host at a GPU, which it makes wait
+ALIGNED = 16  # places, in multiples of which attention kernels need no copy of the mask
 WINDOW = 256  # the shortest stretch of the cache that a captured step attends to
 
 
@@ -76,7 +77,8 @@ class GreedyDecoder:
         device: torch.device,
     ) -> None:
         self.model, self.prompts, self.slots, self.device = model, prompts, slots, device
-        self.length = max(prompt.length for prompt in prompts)
+        longest = max(prompt.length for prompt in prompts)
+        self.length = -(-longest // ALIGNED) * ALIGNED
         self.cache = SlotCache(text_config(model).num_hidden_layers, slots, self.length)
         self.state = SlotState.empty(slots, max(one.limit for one in prompts), ends, device)
         self.steps = Replayed(device)
