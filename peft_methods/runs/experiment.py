@@ -16,6 +16,7 @@ from peft_methods.runs.detached import Detached
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
 from peft_methods.runs.experiment_options import ExperimentOptions
+from peft_methods.runs.isolation.marks import differs_when_fresh
 from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
@@ -23,7 +24,7 @@ from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
 from peft_methods.runs.record_reader import RecordReader
 from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
-from peft_methods.runs.scheduling import SessionDevices, new_scheduler
+from peft_methods.runs.scheduling import SessionDevices
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 from peft_methods.runs.tracking.trackers import Tracking
@@ -61,18 +62,7 @@ class Experiment:
         self._devices = SessionDevices.chosen(options)
         self.device, self.workers = self._devices.device, self._devices.workers
         self._progress = Progress(display, workers=self.workers)
-        self._scheduler = new_scheduler(
-            self._store,
-            self.device,
-            workers=self.workers,
-            save_models=options.save_models,
-            timeout=options.timeout,
-            retries=options.retries,
-            checkpoint=options.checkpoint,
-            executor=options.executor,
-            devices=self._devices.slots,
-            request=options.request,
-        )
+        self._scheduler = self._devices.scheduler(self._store, options)
         new_worker = self._scheduler.executor.new_worker
         self._tracking = Tracking(options.trackers, options.results, new_worker)
         for watcher in (self._progress, self._on_event, self._tracking):
@@ -226,6 +216,16 @@ class Experiment:
             with self._progress.showing():
                 self._scheduler.wait(task.runs)
         return self._records.of(task)
+
+    def verify(self) -> bool:
+        """Repeat one run in a fresh process. False if its results, kept in records, differ."""
+        if not self._started or self._stopped:
+            return True
+        self._progress.show_activity("repeating a run in a fresh process")
+        with self._progress.showing(last=False):
+            marked = self._scheduler.verify()
+        self._records.keep(marked)
+        return not any(map(differs_when_fresh, marked))
 
     def prerequisite_records(self, task: RunGroup) -> list[Record]:
         """Return the records of the runs that a task's runs depend on, once these have ended."""

@@ -14,6 +14,7 @@ from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob
 from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
+from peft_methods.runs.isolation.repeat import RepeatedRun
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.recipe_checks import RecipeChecks
@@ -22,16 +23,14 @@ from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.run_queue import RunQueue
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.timeouts import Timeouts
-from peft_methods.utils.errors import PeftMethodsError
 
 
 class Scheduler:
     """Run what was submitted, in that order, each run after its prerequisites.
 
-    Runs that need more come first: see `RunQueue`. A run that is being prefetched goes first, once
-    its device is free. A run, or the check of a recipe, that takes more than `timeout` seconds is
-    ended. A transient failure is retried `retries` times, after everything else. There are no
-    threads: whoever waits drives.
+    Runs that need more come first (`RunQueue`), and one that is being prefetched as soon as its
+    device is free. A run, or the check of a recipe, is ended after `timeout` seconds.
+    A transient failure is retried `retries` times, after everything else. Whoever waits drives.
     """
 
     def __init__(
@@ -48,6 +47,7 @@ class Scheduler:
         self._timeouts = Timeouts(timeout, clock)
         self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
         self._failures = GpuFailures(executor)
+        self._repeat = RepeatedRun(executor, requests, self._timeouts)
         self._store = StoreOfFailures(requests.store.folder)
         self._queue = RunQueue(requests.needs_of, executor.capacity.gpus)
         self._running: dict[Handle, RunSpec] = {}
@@ -114,6 +114,13 @@ class Scheduler:
                 pass
         return [self._records[run.key] for run in runs if run.key in self._records]
 
+    def verify(self) -> list[Record]:
+        """Wait until a run was repeated in a fresh process. Return the records that it concerns."""
+        self._start_ready()
+        while self._repeat.is_running:
+            self._listen()
+        return self._repeat.marked(self._records)
+
     def _advance(self) -> bool:
         """Start what can start, and process what happens next. False if nothing runs."""
         self._start_ready()
@@ -129,11 +136,9 @@ class Scheduler:
         return Detached(self.executor.detach(), len(self._queue))
 
     def stop(self) -> None:
-        """Start nothing more, keep results that have arrived, and end what is running.
-
-        A run that was ended has no record.
-        """
+        """Start nothing more, keep results that have arrived, and end runs without a record."""
         self._queue.clear()
+        self._repeat.stop()
         while events := list(self.executor.poll(0)):
             for event in events:
                 run = self._running.get(event.handle)
@@ -167,6 +172,8 @@ class Scheduler:
             most = max(1, self.executor.prefetch_limit - len(known))
             following = self._queue.following(most, without=known)
             self.executor.prefetch([self._job(run) for run in following])
+        if not self._queue:
+            self._repeat.start(self._records, self._matmul_flops_per_second)
 
     def _next(self) -> RunSpec | None:
         """Take the run to start now: one that is prefetched on a free device, if there is one.
@@ -186,18 +193,20 @@ class Scheduler:
             self._begin(handle, run)
 
     def _begin(self, handle: Handle, run: RunSpec) -> None:
-        """Count a job's time from now on: a machine has taken it."""
+        """Count a job's time: a machine has taken it."""
         self._queued.discard(handle)
         self._timeouts.begin(handle)
         self._notify(Event(run))
 
     def _job(self, run: RunSpec, engine_failed: str = "") -> RunJob:
-        attempts = self._attempts.get(run.key, ())
-        return self.requests.run_job(run, self._records, attempts, engine_failed)
+        tries = self._attempts.get(run.key, ())
+        return self.requests.run_job(run, self._records, tries, engine_failed)
 
     def _listen(self) -> None:
         """Process what the running jobs report. A timeout is a record too."""
         for event in self._timeouts.poll(self.executor):
+            if self._repeat.takes(event):
+                continue
             run = self._running[event.handle]
             if event.handle in self._queued:
                 self._begin(event.handle, run)
@@ -211,11 +220,10 @@ class Scheduler:
             else:
                 record = record_without_result(run, event.status, event.reason, stack=event.stack)
                 self._fail(event.handle, run, record, transient=event.transient, has_log=True)
-        for handle in self._timeouts.expired():
+        for handle in filter(self._repeat.is_other, self._timeouts.expired()):
             run = self._running[handle]
-            started = self.executor.has_started(handle)
-            stacks = self.executor.stacks(handle)
-            message = self._timeouts.message(stacks, self._news.get(handle), started=started)
+            known = self._news.get(handle)
+            message, stacks = self._timeouts.describe(self.executor, handle, known)
             record = record_without_result(run, "timeout", message, stack=stacks)
             self._fail(handle, run, record, has_log=True)
 
@@ -229,8 +237,7 @@ class Scheduler:
             self._fail(handle, run, done.result, transient=True)
             return
         self._release(handle)
-        if done.not_stored:
-            self.warnings.append(done.not_stored)
+        self.warnings += filter(None, [done.not_stored])
         if run.role != "prerequisite":
             self.requests.remove_work(run)
         self._end(run, done.result)
@@ -280,10 +287,7 @@ class Scheduler:
 
     def store_here(self, record: Record) -> None:
         """Write a record that no worker wrote. If that fails, keep it in memory and warn."""
-        try:
-            self._store.write(record)
-        except PeftMethodsError as error:
-            self.warnings.append(str(error))
+        self.warnings += self._store.write_or_warn(record)
 
     def _end(self, run: RunSpec, record: Record) -> None:
         self._records[run.key] = record
