@@ -26,7 +26,8 @@ an installed package can bring others. `deterministic` allows on a GPU only oper
 identical bits every time (on a CPU all do). Runs with a record in `results` from an earlier session
 are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state, so that a
 killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a run. One
-whose process was killed or GPU failed is retried `retries` times.
+whose process was killed or GPU failed is retried `retries` times. `isolation`: "warm" (a process
+does one run after another, as long as each leaves it as it was) or "fresh" (a process each).
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
@@ -67,7 +68,7 @@ from peft_methods.report.text.comparison import markdown_table, terminal_table, 
 from peft_methods.report.text.layout import Layout
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import DEFAULT_RESULTS
-from peft_methods.runs.limits import DEFAULT_RETRIES
+from peft_methods.runs.limits import DEFAULT_ISOLATION, DEFAULT_RETRIES
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.notebook import display_here
 from peft_methods.utils.errors import PeftMethodsError
@@ -149,9 +150,6 @@ class PrintableComparison(Comparison):
 
         return write_paper(self, Path(path), self.limits)
 
-    def __str__(self) -> str:
-        return self.table()
-
     def __repr__(self) -> str:
         return self.table()
 
@@ -210,6 +208,7 @@ def compare(
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
+    isolation: str = DEFAULT_ISOLATION,
     track: str | Sequence[str] = (),
     progress: bool = True,
 ) -> PrintableComparison:
@@ -217,7 +216,7 @@ def compare(
 
     `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
-    of_cluster = {"slurm": slurm or {}, "ray_address": ray_address, "ray_kind": ray_kind}
+    where = {"slurm": slurm or {}, "ray_address": ray_address, "ray_kind": ray_kind}
     options = Options(
         recipes=(recipe,),
         methods=tuple(methods or ()),
@@ -226,7 +225,7 @@ def compare(
         **_sources(model, data, curve, weights=weights, trust_remote_code=trust_remote_code),
         engine=engine,
         trials=parsing.trials_of(tune),
-        **execution_of(executor, workers, timeout, retries, devices=devices, **of_cluster),
+        **execution_of(executor, workers, timeout, retries, isolation, devices=devices, **where),
         checkpoint=checkpoint,
         deterministic=deterministic,
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
@@ -267,6 +266,7 @@ def _run(options: Options, display: Display) -> PrintableComparison:
             raise error
         for task in experiment.tasks:
             experiment.wait(task)
+        experiment.verify()
         if options.trackers:
             comparison = comparison_of(experiment.results(), margin=options.margin)
             experiment.track(tracked_tables(comparison, options.limits))

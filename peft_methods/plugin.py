@@ -245,6 +245,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         progress_display(session.config).say(
             "peft-methods: stopping; the table follows. Press Ctrl-C again to exit without it."
         )
+    if not (options.dry_run or options.detach or ended_early):
+        agrees = experiment.verify() or "V414" in options.silenced
+        if session.exitstatus == 0 and not agrees:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
     experiment.stop()
     if ended_early and (options.regression or options.saved_baselines):
         session.config.stash[REGRESSIONS] = regression_check.ended_early()

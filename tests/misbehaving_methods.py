@@ -15,6 +15,7 @@ from peft_methods.methods.selective.head_only import HeadOnly
 from peft_methods.models import ranks
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -72,3 +73,78 @@ class MisbehavingRank(Full):
             return True
         folder, pattern = Path(self.once[0]), self.once[1]
         return (folder / "armed").exists() and any(folder.glob(pattern))
+
+
+KEPT: list[object] = []  # what leaking methods leave alive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaking(HeadOnly):
+    """Head only, but `leak` is left behind when the method is applied to a run's model."""
+
+    leak: str = ""
+
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Leave something behind, and freeze the encoder."""
+        applied = super().apply(model, context)
+        if self.leak:
+            LEAKS[self.leak]()
+        return applied
+
+
+def _leave_hook() -> None:
+    from torch.nn.modules.module import register_module_forward_hook
+
+    register_module_forward_hook(lambda module, inputs, output: None)
+
+
+def _leave_matrix() -> None:
+    import torch
+
+    KEPT.append(torch.zeros(2**20))
+
+
+def _leave_dtype() -> None:
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+
+
+def _leave_function() -> None:
+    from torch import nn
+
+    before = nn.LayerNorm.forward
+
+    def forward(self: nn.LayerNorm, input: torch.Tensor) -> torch.Tensor:
+        return before(self, input)
+
+    nn.LayerNorm.forward = forward  # type: ignore[method-assign]
+
+
+def _leave_attention() -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("planted", print)
+
+
+def _leave_random_state() -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    os.environ["PLANTED"] = "1"
+    os.chdir("/")
+
+
+LEAKS = {
+    "hook": _leave_hook,
+    "matrix": _leave_matrix,
+    "dtype": _leave_dtype,
+    "function": _leave_function,
+    "attention": _leave_attention,
+    "random state": _leave_random_state,
+}

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.cli.cluster_arguments import add_clusters
+from peft_methods.cli.option_group import OptionGroup
 
 if TYPE_CHECKING:
     import pytest
 
 PREFIX = "--peft-"
 LIST: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
-
-
-class OptionGroup(Protocol):
-    """A group of options, such as pytest's `OptionGroup`."""
-
-    def addoption(self, *opts: str, **attrs: Any) -> None:
-        """Register an option."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -140,34 +136,12 @@ def _add_execution(group: OptionGroup) -> None:
         default="1",
         help="retry a run whose process was killed or whose GPU failed (default: 1)",
     )
-
-
-def _add_clusters(group: OptionGroup) -> None:
-    """Register the options for executors of clusters."""
     group.addoption(
-        "--peft-ray-address",
-        metavar="HOST:PORT",
-        help="the Ray cluster for the executor ray (default: RAY_ADDRESS, else the cluster that "
-        "this machine belongs to)",
-    )
-    group.addoption(
-        "--peft-ray-kind",
-        metavar="NAME",
-        help="a part of the name of the GPU or CPU whose nodes are used, where a Ray cluster has "
-        "several kinds",
-    )
-    group.addoption(
-        "--peft-slurm",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="what each job of slurm asks for: partition, account, qos, time (2h), gpu (a type, or "
-        "none), cpus, mem, and the other parameters of sbatch; several as a=1,b=2",
-    )
-    group.addoption(
-        "--peft-detach",
-        action="store_true",
-        help="submit the jobs of slurm and end; the same command without this option collects them",
+        "--peft-isolation",
+        metavar="KIND",
+        default="warm",
+        help="warm: a process of this machine does one run after another, as long as each leaves "
+        "it as it was; fresh: a process each (default: %(default)s)",
     )
 
 
@@ -291,7 +265,7 @@ def _add_regression_check(group: OptionGroup) -> None:
 OPTION_GROUPS: Mapping[str, Callable[[OptionGroup], None]] = {
     "what is compared": _add_choices,
     "how runs are executed": _add_execution,
-    "clusters": _add_clusters,
+    "clusters": add_clusters,
     "how each run trains": _add_training,
     "what is written": _add_output,
     "baselines and constraints": _add_regression_check,

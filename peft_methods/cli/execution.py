@@ -9,7 +9,13 @@ from peft_methods.cli import parsing
 from peft_methods.profiling.environment import find_device
 from peft_methods.runs.executors.registry import LOCAL, RAY, SLURM
 from peft_methods.runs.executors.registry import executor_of as executor_class
-from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
+from peft_methods.runs.limits import (
+    DEFAULT_ISOLATION,
+    DEFAULT_RETRIES,
+    parse_isolation,
+    parse_retries,
+    parse_timeout,
+)
 from peft_methods.utils.errors import OptionError
 
 KIND_BY = {SLURM: "gpu=TYPE in slurm", RAY: "ray_kind"}
@@ -20,6 +26,7 @@ def execution_of(
     workers: str | int | None,
     timeout: str | float | None = None,
     retries: str | int = DEFAULT_RETRIES,
+    isolation: str = DEFAULT_ISOLATION,
     **of_cluster: Any,
 ) -> dict[str, Any]:
     """Return the fields of `Options` for how runs are executed. Raises `OptionError`."""
@@ -27,6 +34,7 @@ def execution_of(
         **executor_of(executor, workers, **of_cluster),
         "timeout": parse_timeout(timeout),
         "retries": parse_retries(retries),
+        "isolation": parse_isolation(isolation),
     }
 
 

@@ -18,7 +18,7 @@ from peft_methods.cli.setting_help import how_to_change
 from peft_methods.cli.without_tests import refuse_detach
 from peft_methods.profiling.environment import find_device
 from peft_methods.runs.executors.registry import LOCAL
-from peft_methods.runs.limits import DEFAULT_RETRIES
+from peft_methods.runs.limits import DEFAULT_ISOLATION, DEFAULT_RETRIES
 
 if TYPE_CHECKING:
     import pytest
@@ -65,6 +65,7 @@ class Options:
     detach: bool = False
     timeout: float | None = None
     retries: int = DEFAULT_RETRIES
+    isolation: str = DEFAULT_ISOLATION
     save_models: Path | None = None
     checkpoint: bool = False
     deterministic: bool = False
@@ -118,6 +119,7 @@ class Options:
             checkpoint=self.checkpoint,
             trackers=self.trackers,
             adding_seconds=self.decide_seconds,
+            isolation=self.isolation,
         )
 
     def more_seeds(self) -> MoreSeeds | None:
@@ -250,6 +252,7 @@ def _execution(option: Any) -> dict[str, Any]:
         option.peft_workers,
         option.peft_timeout,
         option.peft_retries,
+        option.peft_isolation,
         devices=option.peft_devices,
         slurm=option.peft_slurm,
         detach=option.peft_detach,

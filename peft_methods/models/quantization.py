@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,16 @@ def disable_repacking(model: nn.Module) -> None:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # setattr, since the type of nn.Module hides plain attributes
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+
+
+def forget_tables() -> None:
+    """Drop the table of 8-bit values that bitsandbytes keeps on the device from its first use on.
+
+    bitsandbytes 0.50.
+    """
+    functional: Any = sys.modules.get("bitsandbytes.functional")
+    if functional is not None and hasattr(functional, "name2qmap"):
+        functional.name2qmap.clear()
 
 
 def flop_formulas() -> dict[Any, Callable[..., int]]:

@@ -16,6 +16,7 @@ from peft_methods.runs.detached import Detached
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
 from peft_methods.runs.experiment_options import ExperimentOptions
+from peft_methods.runs.isolation.marks import differs_when_fresh
 from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
@@ -216,6 +217,16 @@ class Experiment:
             with self.progress.showing():
                 self._scheduler.wait(task.runs)
         return self._records.of(task)
+
+    def verify(self) -> bool:
+        """Repeat one run in a fresh process. False if its results, kept in records, differ."""
+        if not self._started or self._stopped:
+            return True
+        self.progress.show_activity("repeating a run in a fresh process")
+        with self.progress.showing(last=False):
+            marked = self._scheduler.verify()
+        self._records.keep(marked)
+        return not any(map(differs_when_fresh, marked))
 
     def prerequisite_records(self, task: RunGroup) -> list[Record]:
         """Return the records of the runs that a task's runs depend on, once these have ended."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from peft_methods.runs.executors.base import Request
 from peft_methods.runs.executors.registry import LOCAL, SLURM
-from peft_methods.runs.limits import DEFAULT_RETRIES
+from peft_methods.runs.limits import DEFAULT_ISOLATION, DEFAULT_RETRIES
 
 DEFAULT_RESULTS = Path(".peft/results")
 
@@ -20,7 +20,8 @@ class ExperimentOptions:
     again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers; `executor`
     is the name of the executor that runs go through, and `request` what it asks of a cluster.
     `adding_seconds` is the time after which no further seeds are added. `devices` are the UUIDs of
-    the GPUs to use; by default all of a kind.
+    the GPUs to use; by default all of a kind. `isolation` is WARM if runs may follow one another in
+    a process that each of them leaves clean, or FRESH for a process each.
     """
 
     results: Path = DEFAULT_RESULTS
@@ -36,6 +37,7 @@ class ExperimentOptions:
     executor: str = LOCAL
     request: Request | None = None
     adding_seconds: float | None = None
+    isolation: str = DEFAULT_ISOLATION
 
     @property
     def nodes(self) -> str | None:

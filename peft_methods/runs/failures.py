@@ -6,10 +6,19 @@ from functools import cached_property
 
 from peft_methods.runs.record import Record
 from peft_methods.runs.store import RECORD, Store
+from peft_methods.utils.errors import PeftMethodsError
 
 
 class StoreOfFailures(Store):
     """A store whose folder is listed once for earlier failed attempts, not for every record."""
+
+    def write_or_warn(self, record: Record) -> list[str]:
+        """Write a record. If that fails, return a warning."""
+        try:
+            self.write(record)
+        except PeftMethodsError as error:
+            return [str(error)]
+        return []
 
     def _delete_failures(self, record: Record) -> None:
         """Delete earlier failed records of this run."""

@@ -1,13 +1,16 @@
-"""Parsing of a run's timeout and number of retries."""
+"""Parsing of how runs are executed: timeout, number of retries, and isolation."""
 
 from __future__ import annotations
 
 import contextlib
 
-from peft_methods.utils.errors import OptionError
+from peft_methods.utils.errors import OptionError, unknown
 from peft_methods.utils.units import UnitError, parse
 
 DEFAULT_RETRIES = 1
+WARM, FRESH = "warm", "fresh"
+ISOLATIONS = (WARM, FRESH)
+DEFAULT_ISOLATION = WARM
 
 
 def parse_timeout(value: str | float | None, setting: str = "timeout") -> float | None:
@@ -33,3 +36,10 @@ def parse_retries(value: str | int) -> int:
             f"retries {text!r} should be a whole number of retries, 0 or more.", setting="retries"
         )
     return int(text)
+
+
+def parse_isolation(value: str) -> str:
+    """Check the name of a kind of isolation. Raises `OptionError`."""
+    if value not in ISOLATIONS:
+        raise OptionError(unknown("isolation", value, ISOLATIONS), setting="isolation")
+    return value

@@ -10,8 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from peft_methods.data import synthetic, tokenize
-from peft_methods.data.facts import TextData, TokenData
+from peft_methods.data.facts import TokenData
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.models import loading, ranks
 from peft_methods.models.parameters import ParameterCounts, count_parameters
@@ -23,6 +22,7 @@ from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
 from peft_methods.runs.fitting_engine import with_fitting_engine
 from peft_methods.runs.inference import inference_metrics
+from peft_methods.runs.isolation.kept_inputs import KeptInputs
 from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.placement import model_of, place
 from peft_methods.runs.prepare import Prefetched, plain_facts, set_up_process
@@ -76,12 +76,14 @@ def execute(
     threads: int,
     prefetched: Prefetched | None = None,
     turn: Turn | None = None,
+    kept: KeptInputs | None = None,
 ) -> tuple[Record, Predictions | None]:
     """Train and evaluate one run. The caller catches errors.
 
     The predictions are those for the test rows, or a trial's for the validation rows. Prerequisites
     and runs with random weights have none. The run trains only while it holds `turn`. Every rank of
-    a run over several GPUs calls this, and rank 0's result counts.
+    a run over several GPUs calls this, and rank 0's result counts. `kept` has the rows of the run
+    before, if this process has done one.
     """
     assert ranks.count() == run.recipe.budget.gpus, "the worker starts the ranks"
     set_up_process(threads, deterministic=run.deterministic)
@@ -90,7 +92,7 @@ def execute(
     try:
         with profiler.running():
             run, paths = with_fitting_engine(run, paths)
-            loaded = _load(run, paths, profiler, prefetched)
+            loaded = _load(run, paths, profiler, prefetched, kept or KeptInputs())
             return _train_and_evaluate(run, paths, profiler, loaded)
     except RuntimeError as error:
         if (refused := refusal(error)) is None:
@@ -99,18 +101,21 @@ def execute(
 
 
 def _load(
-    run: RunSpec, paths: RunPaths, profiler: Profiler, prefetched: Prefetched | None
+    run: RunSpec,
+    paths: RunPaths,
+    profiler: Profiler,
+    prefetched: Prefetched | None,
+    kept: KeptInputs,
 ) -> Loaded:
     """Read data and model, apply the method, and compute the run's fingerprint."""
     profiler.enter("data")
-    texts = prefetched.texts if prefetched else _texts(run)
+    texts = prefetched.texts if prefetched else kept.texts(run)
     profiler.enter("load")
     profiler.meter.set_base_level()
     base, model = model_of(run, paths, texts, prefetched)
     profiler.enter("tokenize")
-    spec, task = run.recipe.data, TASKS[run.recipe.task]
     tokens = (
-        prefetched.tokens if prefetched else tokenize.tokenize(texts, base.tokenizer, spec, task)
+        prefetched.tokens if prefetched else kept.tokens(run, base.tokenizer, base.tokenizer_sha256)
     )
     for rows in (tokens.train, tokens.validation, tokens.test):
         base.check_ids(rows.tokens["input_ids"])
@@ -142,10 +147,6 @@ def _load(
         collate=make_collator(run.recipe, base.tokenizer),
         prefetch_seconds=prefetched.seconds if prefetched else {},
     )
-
-
-def _texts(run: RunSpec) -> TextData:
-    return synthetic.load(run.recipe, TASKS[run.recipe.task], run.row_seeds, run.seed)
 
 
 def _train_and_evaluate(

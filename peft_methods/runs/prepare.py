@@ -22,12 +22,13 @@ from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import DataFacts, TextData, TokenData
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.models import loading
-from peft_methods.models.tokenizer import load_tokenizer
+from peft_methods.models.tokenizer import load_tokenizer, tokenizer_digest
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.matmul_rate import cached_matmul_rate
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
+from peft_methods.runs.isolation.kept_inputs import KeptInputs
 from peft_methods.runs.prepared import Fingerprints, PreparedRecipe
 from peft_methods.runs.spec import RunSpec, rows_name
 from peft_methods.tasks.base import Task
@@ -35,7 +36,7 @@ from peft_methods.tasks.inference import with_fitting_task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training import weight_checks
 from peft_methods.training.collate import make_collator
-from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention
+from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention, register_attention
 from peft_methods.training.determinism import set_deterministic
 from peft_methods.training.distributed.support import unsupported
 from peft_methods.training.engine import check_budget
@@ -207,27 +208,32 @@ class Prefetched:
 
 
 def prefetch(
-    run: RunSpec, *, work: Path, prerequisites: tuple[Path, ...], threads: int
+    run: RunSpec,
+    *,
+    work: Path,
+    prerequisites: tuple[Path, ...],
+    threads: int,
+    kept: KeptInputs | None = None,
 ) -> Prefetched:
-    """Start a run as far as no GPU is needed.
-
-    The seed is set where the model is loaded, as it is in a run that is not prefetched.
-    """
+    """Start a run as far as no GPU is needed. `kept` may have its rows from an earlier run."""
+    kept = kept or KeptInputs()
     set_up_process(threads, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
     ready = None
     task = TASKS[run.recipe.task]
     with _timed(seconds, "data"):
-        texts = synthetic.load(run.recipe, task, run.row_seeds, run.seed)
+        texts = kept.texts(run)
     with _timed(seconds, "load"):
         if run.method.info.quantization:
             tokenizer = load_tokenizer(run.recipe.model, task.head)
+            sha256 = tokenizer_digest(tokenizer)
         else:
             base = load(run, texts, "cpu")
             context = ApplyContext(base.architecture, base.head, task.peft_type, prerequisites)
-            tokenizer, model = base.tokenizer, run.method.apply(base.model, context)
+            tokenizer, sha256 = base.tokenizer, base.tokenizer_sha256
+            model = run.method.apply(base.model, context)
     with _timed(seconds, "tokenize"):
-        tokens = tokenize.tokenize(texts, tokenizer, run.recipe.data, TASKS[run.recipe.task])
+        tokens = kept.tokens(run, tokenizer, sha256)
     if not run.method.info.quantization:
         with _timed(seconds, "check"):
             ready = ReadyModel(base, model, weight_checks.snapshot(model, work))
@@ -261,6 +267,7 @@ def set_up_process(threads: int, *, deterministic: bool = False) -> None:
     torch.set_num_threads(threads)
     set_deterministic(on=deterministic)
     disable_cudnn_attention()
+    register_attention()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

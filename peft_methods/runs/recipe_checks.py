@@ -72,7 +72,5 @@ class RecipeChecks:
                     gpu_failure = event.gpu_failure
                     return Failure(reason, False, event.transient, gpu_failure=gpu_failure)
             if handle in self.timeouts.expired():
-                started = self.executor.has_started(handle)
-                stacks = self.executor.stacks(handle)
-                message = self.timeouts.message(stacks, started=started)
+                message, stacks = self.timeouts.describe(self.executor, handle)
                 raise PreparationTimedOut(f"{failed}: {message}.", stacks)

@@ -13,6 +13,7 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.scratch import RunFolder
+from peft_methods.runs.limits import FRESH
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
@@ -21,6 +22,7 @@ from peft_methods.runs.store import Store
 @dataclass(frozen=True)
 class RunRequests:
     """Build jobs. `save_models` is where trained models are kept; `checkpoint` saves every epoch.
+    `isolation` says whether runs may share a process.
 
     `needs` are the resources of a run on one GPU, or on none. The executor adds the devices and the
     environment.
@@ -32,6 +34,7 @@ class RunRequests:
     needs: Resources
     save_models: Path | None = None
     checkpoint: bool = False
+    isolation: str = FRESH
 
     def prepare_job(self, recipe: Recipe, methods: Sequence[Method]) -> PrepareJob:
         """Return the job that checks a recipe."""
@@ -65,6 +68,7 @@ class RunRequests:
             prerequisite_fingerprints=tuple(record.fingerprint for record in ended),
             attempts=attempts,
             checkpoint=self.checkpoint,
+            isolation=self.isolation,
         )
 
     def needs_of(self, run: RunSpec) -> Resources:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft_methods.methods.registry import METHODS
+from peft_methods.runs.isolation.marks import differs_when_fresh
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
@@ -83,6 +84,8 @@ class ReusableRuns:
             and not _is_signed(self._models / run.label, record.fingerprint)
         ):
             damage = f"{self._models / run.label} does not hold the model of {record.fingerprint}"
+        if differs_when_fresh(record):
+            damage = "a run of its session gave other results in a fresh process"
         if damage and (line := f"{damage}, so {run.label} is not reused.") not in self.warnings:
             self.warnings.append(line)
         return not damage

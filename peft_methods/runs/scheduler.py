@@ -14,6 +14,7 @@ from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob
 from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
+from peft_methods.runs.isolation.repeat import RepeatedRun
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.recipe_checks import RecipeChecks
@@ -22,16 +23,14 @@ from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.run_queue import RunQueue
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.timeouts import Timeouts
-from peft_methods.utils.errors import PeftMethodsError
 
 
 class Scheduler:
     """Run what was submitted, in that order, each run after its prerequisites.
 
-    Runs that need more come first: see `RunQueue`. A run that is being prefetched goes first, once
-    its device is free. A run, or the check of a recipe, that takes more than `timeout` seconds is
-    ended. A transient failure is retried `retries` times, after everything else. There are no
-    threads: whoever waits drives.
+    Runs that need more come first (`RunQueue`), and one that is being prefetched as soon as its
+    device is free. A run, or the check of a recipe, is ended after `timeout` seconds.
+    A transient failure is retried `retries` times, after everything else. Whoever waits drives.
     """
 
     def __init__(
@@ -48,6 +47,7 @@ class Scheduler:
         self._timeouts = Timeouts(timeout, clock)
         self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
         self._failures = GpuFailures(executor)
+        self._repeat = RepeatedRun(executor, requests, self._timeouts)
         self._store = StoreOfFailures(requests.store.folder)
         self._queue = RunQueue(requests.needs_of, executor.capacity.gpus)
         self._running: dict[Handle, RunSpec] = {}
@@ -112,6 +112,13 @@ class Scheduler:
                 pass
         return [self._records[run.key] for run in runs if run.key in self._records]
 
+    def verify(self) -> list[Record]:
+        """Wait until a run was repeated in a fresh process. Return the records that it concerns."""
+        self._start_ready()
+        while self._repeat.is_running:
+            self._listen()
+        return self._repeat.marked(self._records)
+
     def _advance(self) -> bool:
         """Start what can start, and process what happens next. False if nothing runs."""
         self._start_ready()
@@ -127,11 +134,9 @@ class Scheduler:
         return Detached(self.executor.detach(), len(self._queue))
 
     def stop(self) -> None:
-        """Start nothing more, keep results that have arrived, and end what is running.
-
-        A run that was ended has no record.
-        """
+        """Start nothing more, keep results that have arrived, and end runs without a record."""
         self._queue.clear()
+        self._repeat.stop()
         while events := list(self.executor.poll(0)):
             for event in events:
                 run = self._running.get(event.handle)
@@ -162,6 +167,8 @@ class Scheduler:
             started = True
         if started and self._queue:
             self.executor.prefetch(self._following())
+        if not self._queue:
+            self._repeat.start(self._records, self._matmul_rate)
 
     def _following(self) -> list[RunJob]:
         """Return the next jobs to prefetch: at least one, unless nothing can be prefetched."""
@@ -193,18 +200,20 @@ class Scheduler:
             self._begin(handle, run)
 
     def _begin(self, handle: Handle, run: RunSpec) -> None:
-        """Count a job's time from now on: a machine has taken it."""
+        """Count a job's time: a machine has taken it."""
         self._queued.discard(handle)
         self._timeouts.begin(handle)
         self._notify(Event(run))
 
     def _job(self, run: RunSpec, engine_failed: str = "") -> RunJob:
-        attempts = self._attempts.get(run.key, ())
-        return self.requests.run_job(run, self._records, attempts, engine_failed)
+        tries = self._attempts.get(run.key, ())
+        return self.requests.run_job(run, self._records, tries, engine_failed)
 
     def _listen(self) -> None:
         """Process what the running jobs report. A timeout is a record too."""
         for event in self._timeouts.poll(self.executor):
+            if self._repeat.takes(event):
+                continue
             run = self._running[event.handle]
             if event.handle in self._queued:
                 self._begin(event.handle, run)
@@ -217,11 +226,10 @@ class Scheduler:
                 self._finish(event.handle, run, event.done)
             else:
                 self._fail(event.handle, run, event)
-        for handle in self._timeouts.expired():
+        for handle in filter(self._repeat.is_other, self._timeouts.expired()):
             run = self._running[handle]
-            started = self.executor.has_started(handle)
-            stacks = self.executor.stacks(handle)
-            message = self._timeouts.message(stacks, self._news.get(handle), started=started)
+            known = self._news.get(handle)
+            message, stacks = self._timeouts.describe(self.executor, handle, known)
             self._fail(handle, run, Lost(handle, "timeout", message, False, stacks))
 
     def _finish(self, handle: Handle, run: RunSpec, done: Done) -> None:
@@ -234,8 +242,7 @@ class Scheduler:
             self._fail(handle, run, done.result)
             return
         self._release(handle)
-        if done.not_stored:
-            self.warnings.append(done.not_stored)
+        self.warnings += filter(None, [done.not_stored])
         if run.role != "prerequisite":
             self.requests.remove_work(run)
         self._end(run, done.result)
@@ -283,10 +290,7 @@ class Scheduler:
 
     def store_here(self, record: Record) -> None:
         """Write a record that no worker wrote. If that fails, keep it in memory and warn."""
-        try:
-            self._store.write(record)
-        except PeftMethodsError as error:
-            self.warnings.append(str(error))
+        self.warnings += self._store.write_or_warn(record)
 
     def _end(self, run: RunSpec, record: Record) -> None:
         self._records[run.key] = record

@@ -13,7 +13,7 @@ from peft_methods.runs.executors.gpu_choice import choose_gpus
 from peft_methods.runs.executors.registry import LOCAL, SLURM, executor_of
 from peft_methods.runs.executors.scratch import RunFolder, SharedFolder
 from peft_methods.runs.experiment_options import ExperimentOptions
-from peft_methods.runs.limits import DEFAULT_RETRIES
+from peft_methods.runs.limits import DEFAULT_RETRIES, FRESH
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.store import Store
@@ -43,13 +43,8 @@ class SessionDevices:
         made = slots(device, cores, count, choice.gpus)
         return cls(device, choice.device_name, count, made, choice.notes)
 
-    @property
-    def kind(self) -> tuple[str, int]:
-        """What a run's figures depend on: the name of the device, and the threads of a run."""
-        return self.device_name, self.slots[0].threads
-
     def scheduler(self, store: Store, options: ExperimentOptions) -> Scheduler:
-        """Return a scheduler of an experiment's runs on these devices."""
+        """Return the scheduler of a session on these devices."""
         return new_scheduler(
             store,
             self.device,
@@ -58,10 +53,16 @@ class SessionDevices:
             timeout=options.timeout,
             retries=options.retries,
             checkpoint=options.checkpoint,
-            devices=self.slots,
             executor=options.executor,
+            devices=self.slots,
             request=options.request,
+            isolation=options.isolation,
         )
+
+    @property
+    def kind(self) -> tuple[str, int]:
+        """What a run's figures depend on: the name of the device, and the threads of a run."""
+        return self.device_name, self.slots[0].threads
 
 
 def new_scheduler(
@@ -76,16 +77,19 @@ def new_scheduler(
     devices: tuple[DeviceSet, ...] | None = None,
     executor: str = LOCAL,
     request: Request | None = None,
+    isolation: str = FRESH,
 ) -> Scheduler:
     """Return a scheduler that runs `workers` runs at a time.
 
     `devices` are those of each run; by default the visible GPUs and an equal share of the cores.
-    `request` is what the executor asks of a cluster.
+    `request` is what the executor asks of a cluster. `isolation` says whether runs may share a
+    process.
     Raises `OptionError` for an unknown or unusable executor.
     """
     make_executor = executor_of(executor)
     devices = devices or slots(device, own_cores(), workers, choose_gpus(workers=workers).gpus)
     folder = SharedFolder(store, SLURM) if executor == SLURM else RunFolder(store)
-    requests = RunRequests(store, folder, device, devices[0].resources, save_models, checkpoint)
+    needs = devices[0].resources
+    requests = RunRequests(store, folder, device, needs, save_models, checkpoint, isolation)
     made = make_executor(devices, folder.path, *([] if request is None else [request]))
     return Scheduler(made, requests, timeout=timeout, retries=retries)

@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from peft_methods.runs.contradictions import contradiction
 from peft_methods.runs.predictions import decode_predictions, encode_predictions
@@ -127,6 +128,17 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}.") from None
         return path
+
+    def amend(self, fingerprint: str, environment: Mapping[str, Any]) -> None:
+        """Add to what a record says of its environment. Raises `StoreError`."""
+        path = self.folder / f"{fingerprint}{RECORD}"
+        record = self.read(path)
+        values = replace(record, environment={**record.environment, **environment}).to_json()
+        try:
+            with self.locked():
+                write_bytes(json.dumps(values, indent=1, sort_keys=True).encode(), path)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written: {error.strerror}.") from None
 
     def _delete_failures(self, record: Record) -> None:
         """Delete earlier failed records of this run.

@@ -56,6 +56,13 @@ class Timeouts:
             found.append(handle)
         return found
 
+    def describe(
+        self, executor: Executor, handle: Handle, news: dict[str, Any] | None = None
+    ) -> tuple[str, str]:
+        """Return a message on a job whose time is over, and the stacks of its process."""
+        started, stacks = executor.has_started(handle), executor.stacks(handle)
+        return self.message(stacks, news, started=started), stacks
+
     def message(
         self, stacks: str, news: dict[str, Any] | None = None, *, started: bool = True
     ) -> str:

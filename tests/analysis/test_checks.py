@@ -113,6 +113,12 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
         (method, "environment.engine_note", "it captures encoders alone")
         for method in ("full", "qlora", "lora")
     ],
+    "V414": [
+        ("lora", "environment.isolation", {
+            "repeated": {"run": "lora-seed1", "differences": ["a loss", "a peak"]},
+        }),
+    ],
+    "V415": [("lora", "environment.isolation", {"left_behind": ["a hook"]})],
     "V501": [("lora", "spec.recipe.model.weights", "random")],
     "V502": [("lora", "spec.recipe.budget.batch_size", 4)],
     "V503": [("lora", "data.fingerprint", "another")],

@@ -15,6 +15,7 @@ from peft_methods.analysis.checks import (
     comparison,
     data,
     generation,
+    isolation,
     measurement,
     results,
     training,
@@ -24,7 +25,7 @@ from peft_methods.analysis.checks.rule import REGISTRY, Finding, Rule
 from peft_methods.runs.record import Record
 
 __all__ = ["RULES", "Finding", "Rule", "check_table", "run_checks"]
-assert all((data, training, results, measurement, comparison, generation)), (
+assert all((data, training, results, measurement, isolation, comparison, generation)), (
     "importing these modules fills the registry"
 )
 RULES = dict(sorted(REGISTRY.items()))

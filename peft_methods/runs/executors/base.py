@@ -84,7 +84,10 @@ class Request(Protocol):
 
 
 class Executor(Protocol):
-    """Runs jobs in isolated processes. It owns devices and processes, and no decision."""
+    """Runs jobs in isolated processes. It owns devices and processes, and no decision.
+
+    Runs that may share a process can follow one another in it. An executor may ignore that.
+    """
 
     notes: list[str]  # what its user should know of how runs were executed
 
@@ -140,7 +143,7 @@ class Executor(Protocol):
         """Return the stack of every thread of a job's process; empty if it does not answer."""
 
     def kill(self, handle: Handle) -> None:
-        """End a job's process and free its device."""
+        """Free a job's device, and end its process unless it has ended its job and is clean."""
 
     def close(self) -> None:
         """End every process."""

@@ -10,6 +10,7 @@ from typing import Literal
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.executors.devices import NO_GPU, DeviceSet, Resources
+from peft_methods.runs.limits import FRESH, WARM
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
@@ -39,7 +40,8 @@ class RunJob:
 
     The devices have what the job `needs`. With `checkpoint`, each epoch's state is saved, and
     training resumes where an earlier process was killed. `attempts` describes how earlier attempts
-    ended.
+    ended. With the `isolation` WARM an executor may have a process do several runs, as long as each
+    leaves it clean.
     """
 
     run: RunSpec
@@ -57,11 +59,17 @@ class RunJob:
     prerequisite_fingerprints: tuple[str, ...] = ()
     attempts: tuple[str, ...] = ()
     checkpoint: bool = False
+    isolation: str = FRESH
 
     @property
     def name(self) -> str:
         """The run's key and engine: identifies the job while it is prefetched."""
         return job_name(self.run)
+
+    @property
+    def may_share_process(self) -> bool:
+        """Whether its process may do other runs too. Those on several GPUs start their own."""
+        return self.isolation == WARM and self.run.recipe.budget.gpus == 1
 
     @property
     def is_first_attempt(self) -> bool:
@@ -87,10 +95,14 @@ class Beside:
 
 @dataclass(frozen=True)
 class StartSignal:
-    """The signal that it is a run's turn, with what is known about the device by then."""
+    """The signal that it is a run's turn, with what is known about the device by then.
+
+    `stays`: if the run leaves its process clean, the process waits for another one.
+    """
 
     matmul_flops_per_second: float | None = None
     beside: Beside = Beside()
+    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,10 +135,12 @@ class Done:
     """The result of a job; `not_stored` is the reason if the record could not be written.
 
     A failure that `may_pass` is not written: the parent decides whether to retry. `gpu_failure`
-    says how the GPU failed, if that is the cause.
+    says how the GPU failed, if that is the cause. `is_clean`: the process waits for another run,
+    since this one left it as it was.
     """
 
     result: Record | PreparedRecipe | Failure | EngineFailed
     not_stored: str = ""
     may_pass: bool = False
     gpu_failure: str = ""
+    is_clean: bool = False

@@ -1,4 +1,4 @@
-"""Run jobs on this machine: one isolated process each, on the devices of a free slot."""
+"""Run jobs on this machine, in isolated processes on the devices of a free slot."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from peft_methods.runs.executors.devices import DeviceSet, Resources
 from peft_methods.runs.executors.gpu_failure import GpuHealth
 from peft_methods.runs.executors.host_memory import MemoryForPrefetching
 from peft_methods.runs.executors.jobs import Beside, Done, PrepareJob, RunJob, StartSignal
+from peft_methods.runs.executors.parked import ParkedWorkers
 from peft_methods.runs.executors.process import Worker, fork_server
 from peft_methods.runs.executors.standby import Standby
 
@@ -29,9 +30,11 @@ TURN = "turn.lock"  # in the scratch folder: held by the run that trains
 class LocalExecutor:
     """Start, poll and kill processes. Each of the `slots` runs one job at a time.
 
-    A job that needs several GPUs takes several slots. On a GPU the next job's process loads data
-    and model on the host while the present one trains. `turns`: runs on several GPUs train in
-    turns, because the host is too small to serve two at once; by default its cores decide.
+    A job that needs several GPUs takes several slots. A run that leaves its process clean leaves it
+    to the next run of its slot, if both may share one. On a GPU, a run with other rows has its own
+    process instead, which loads data and model on the host while the present run trains. `turns`:
+    runs on several GPUs train in turns, because the host is too small to serve two at once; by
+    default its cores decide.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class LocalExecutor:
         self._health = GpuHealth(self._devices.gpus)
         self._memory = MemoryForPrefetching()
         self._running: dict[Worker, tuple[int, ...]] = {}  # the numbers of its slots
+        self._parked = ParkedWorkers()
         self._standbys = [Standby(self.new_worker) for _ in range(max(1, self.prefetch_limit))]
         self._wanted: list[RunJob] = []  # the next jobs that are not prefetched yet
         self._suspect: set[int] = set()  # slots that failed once while there was no other
@@ -71,22 +75,37 @@ class LocalExecutor:
         return _slots_for(needs) <= len(self._free())
 
     def start(self, job: RunJob | PrepareJob, rate: float | None = None) -> Worker:
-        """Start a job on free slots. A run's prefetched process takes it, if there is one."""
+        """Start a job on free slots.
+
+        A run's prefetched process takes it, if there is one, or else a clean one of its slot.
+        """
         name = job.name if isinstance(job, RunJob) else None
         taken = self._place(job.needs, name)
-        worker, has_job = self._standby(taken[0]).take(name)
+        worker, has_job = self._worker_for(job, name, taken)
         for standby in self._standbys:  # prefetched for a slot that is in use
             if name is not None and standby.key == name:
                 standby.drop()
         self._wanted = [one for one in self._wanted if one.name != name]
         self._running[worker] = taken
+        self._parked.started(worker, job)
         with contextlib.suppress(OSError):  # `poll` reports a process that died early
             if not has_job:
                 devices = _joined([self.slots[number] for number in taken])
                 worker.connection.send(_on(job, devices))
             if name is not None:
-                worker.connection.send(StartSignal(rate, self._beside))
+                worker.connection.send(StartSignal(rate, self._beside, _may_stay(job)))
         return worker
+
+    def _worker_for(
+        self, job: RunJob | PrepareJob, name: str | None, taken: Sequence[int]
+    ) -> tuple[Worker, bool]:
+        """Return a process for a job, and whether it already has it."""
+        standby = self._standby(taken[0])
+        is_prefetched = name is not None and standby.key == name
+        if not is_prefetched and (parked := self._parked.take(taken[0], job)) is not None:
+            return parked, False
+        self._parked.end(taken)  # the new process needs the memory
+        return standby.take(name)
 
     def _free(self) -> list[int]:
         """Return the numbers of the slots without a job."""
@@ -98,7 +117,10 @@ class LocalExecutor:
 
         The check of a recipe may share a slot.
         """
-        free = sorted(self._free(), key=lambda number: self._rank(number, name))
+        free = sorted(
+            self._free(),
+            key=lambda number: (self._rank(number, name), number not in self._parked.slots()),
+        )
         return tuple(free[: _slots_for(needs)]) or (min(self._places, default=0),)
 
     def _rank(self, number: int, name: str | None) -> int:
@@ -111,11 +133,18 @@ class LocalExecutor:
     def prefetch(self, jobs: Sequence[RunJob]) -> None:
         """Keep one process ready, its imports done; on GPUs, one for each that has a job at once.
 
-        A job that needs several GPUs is not prefetched.
+        A job that needs several GPUs is not prefetched, nor one whose rows a process keeps that it
+        may share.
         """
         self._standby(min(self._places, default=0)).make()
         known = self.prefetched()
-        self._wanted = [job for job in jobs if job.name not in known and _slots_for(job.needs) == 1]
+        self._wanted = [
+            job
+            for job in jobs
+            if job.name not in known
+            and _slots_for(job.needs) == 1
+            and not self._parked.has_rows_of(job)
+        ]
         self._prefetch_wanted()
 
     def _prefetch_wanted(self) -> None:
@@ -146,8 +175,10 @@ class LocalExecutor:
     def drop_prefetched(self, keep: Collection[str] = ()) -> None:
         """End the standby processes, except those of the jobs named in `keep` or without a job.
 
-        Without `keep`, all end.
+        Without `keep`, all end, and the processes that wait for another run.
         """
+        if not keep:
+            self._parked.end(self._parked.slots())
         self._wanted = [job for job in self._wanted if job.name in keep]
         for standby in self._standbys:
             if not keep or (standby.key and standby.key not in keep):
@@ -167,6 +198,7 @@ class LocalExecutor:
             return ""
         names = ", ".join(_joined([self.slots[number] for number in sorted(numbers)]).gpus)
         self._places -= numbers
+        self._parked.end(numbers)
         for number in numbers:
             self._standby(number).drop()
         left = f"{len(self._places)} of {len(self.slots)} left"
@@ -206,15 +238,25 @@ class LocalExecutor:
         return str(handle.stacks())
 
     def kill(self, handle: Any) -> None:
-        """End a process and free its slot."""
-        handle.kill()
-        self._running.pop(handle, None)
+        """Free a job's slot, and end its process unless it waits for another run."""
+        numbers = self._running.pop(handle, ())
+        if handle in self._parked:
+            return
+        if handle.is_clean and numbers and set(numbers) <= self._places:
+            self._parked.park(numbers[0], handle)
+        else:
+            self._parked.forget(handle)
+            handle.kill()
 
     def close(self) -> None:
         """End every process."""
         for worker in list(self._running):
             self.kill(worker)
         self.drop_prefetched()
+
+
+def _may_stay(job: RunJob | PrepareJob) -> bool:
+    return isinstance(job, RunJob) and job.may_share_process
 
 
 def _slots_for(needs: Resources) -> int:
@@ -242,4 +284,7 @@ def _event_of(worker: Worker) -> RunEvent | None:
         return Lost(worker, status, reason, worker.was_killed(), worker.last_stacks())
     if message is None:
         return None
-    return Ended(worker, message) if isinstance(message, Done) else Progress(worker, message)
+    if isinstance(message, Done):
+        worker.is_clean = message.is_clean
+        return Ended(worker, message)
+    return Progress(worker, message)

@@ -126,18 +126,25 @@ def _server_for(gpus: tuple[str, ...]) -> ForkServer:
 
 
 class Worker:
-    """A process that does one job, once its imports are done."""
+    """A process that does a job once its imports are done, or one run after another.
+
+    `is_clean`: it has ended its job and waits for another.
+    """
 
     def __init__(self, server: ForkServer, scratch: Path) -> None:
         self._process: int | None = None
         self._exit_code: int | None = None
-        self._kills = out_of_memory_kills()
+        self.begin()
         self._stacks = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - closed by `kill`
         self.connection, theirs = Pipe()
         self._status_pipe, status_pipe = os.pipe()
         server.fork([theirs.fileno(), self._stacks.fileno(), status_pipe])
         theirs.close()
         os.close(status_pipe)
+
+    def begin(self) -> None:
+        """Get ready for a job."""
+        self.is_clean, self._kills = False, out_of_memory_kills()
 
     def handles(self) -> list[Any]:
         """Return the handles to wait on: messages, and the end of the process."""

@@ -1,4 +1,4 @@
-"""The process that one job runs in: it imports everything, waits for the job, does it and ends."""
+"""A worker: a process that imports everything, waits for a job and does it, or several runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import ctypes
 import gc
 import os
 import select
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -28,19 +30,26 @@ from peft_methods.runs.executors.jobs import (
 from peft_methods.runs.executors.launch import RankFailed, run_in_ranks
 from peft_methods.runs.executors.logs import redirect_output
 from peft_methods.runs.executors.rank import Ranks
+from peft_methods.runs.isolation.marks import ISOLATION
+from peft_methods.runs.limits import FRESH, WARM
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.scaling import on_one_gpu, with_efficiency
 from peft_methods.runs.store import Store, StoreError
 from peft_methods.runs.tracking import tracker_process
 from peft_methods.utils.cache import cache_folder
-from peft_methods.utils.errors import EngineUnfit
+from peft_methods.utils.errors import EngineUnfit, first_line
+
+if TYPE_CHECKING:
+    from peft_methods.runs.isolation.kept_inputs import KeptInputs
+    from peft_methods.runs.isolation.process import RunProcess
+    from peft_methods.tasks.base import Predictions
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 PREFETCH_LOG = "prefetch.log"  # the output of a run's process before its turn
 
 
 def serve(connection: Connection) -> None:
-    """Entry point of the process: receive one job through the connection and send its result.
+    """Entry point of the process: receive jobs through the connection and send their results.
 
     On a GPU a run's job may arrive before its turn. Then everything that needs no GPU is done at
     once, and the rest when a `StartSignal` arrives.
@@ -60,26 +69,63 @@ def serve(connection: Connection) -> None:
     if isinstance(job, tracker_process.Run):
         tracker_process.serve(job, connection)
         return
-    # The fork server's environment and directory are those of its start. CUDA reads its devices
-    # from the environment when it starts, which is later.
-    os.environ.update(job.environment)
-    os.environ.update(job.devices.environment())
-    os.chdir(job.directory)
     if isinstance(job, PrepareJob):
+        _enter(job, dict(os.environ))
         redirect_output(job.log)
         connection.send(_prepare(job))
         return
+    _serve_runs(job, connection)
+
+
+def _serve_runs(first: RunJob, connection: Connection) -> None:
+    """Do a run, and further ones as long as each leaves the process as it was."""
+    from peft_methods.runs.isolation.process import RunProcess
+
+    process, environment = RunProcess(), dict(os.environ)
+    job: RunJob = first
+    with contextlib.suppress(EOFError):  # the parent has ended, or needs this process no more
+        while True:
+            _enter(job, environment)
+            if not _serve_run(job, connection, process):
+                return
+            job = connection.recv()
+
+
+def _enter(job: RunJob | PrepareJob, environment: Mapping[str, str]) -> None:
+    """Take over the environment variables and the directory of a job.
+
+    Those of the fork server, `environment`, are of its start. CUDA reads its devices when it
+    starts, which is later.
+    """
+    wanted = {**environment, **job.environment, **job.devices.environment()}
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update(wanted)
+    os.chdir(job.directory)
+
+
+def _serve_run(job: RunJob, connection: Connection, process: RunProcess) -> bool:
+    """Do a run when its turn comes. Whether this process may do another."""
     redirect_output(job.work / PREFETCH_LOG)
     keep_to(job.devices.waiting_cores)
-    prefetched = _prefetched(job)
-    with contextlib.suppress(EOFError):  # the parent has ended
-        go: StartSignal = connection.recv()
-        keep_to(job.devices.cores)
-        # Not earlier: the user may still want the log that an earlier session left there.
-        redirect_output(job.log, overwrite=job.is_first_attempt)
-        with contextlib.suppress(OSError):
-            print(end=(job.work / PREFETCH_LOG).read_text(encoding="utf-8", errors="replace"))
-        connection.send(_train(job, connection, go, prefetched))
+    process.begin(job.run, job.devices.threads)
+    prefetched = _prefetched(job, process.kept)
+    go: StartSignal = connection.recv()
+    keep_to(job.devices.cores)
+    # Not earlier: the user may still want the log that an earlier session left there.
+    redirect_output(job.log, overwrite=job.is_first_attempt)
+    with contextlib.suppress(OSError):
+        print(end=(job.work / PREFETCH_LOG).read_text(encoding="utf-8", errors="replace"))
+    with warnings.catch_warnings():
+        found = _attempt(job, connection, go, prefetched, process.kept)
+    del prefetched  # its model
+    if isinstance(found, Done):
+        connection.send(found)
+        return False
+    record, predictions = found
+    record, is_clean = _isolated(record, process, stays=go.stays)
+    connection.send(replace(_stored(job, record, predictions), is_clean=is_clean))
+    return is_clean
 
 
 def set_up_compiler() -> None:
@@ -122,10 +168,12 @@ def _prepare(job: PrepareJob) -> Done:
         return Done(failure_of(error))
 
 
-def _train(job: RunJob, connection: Connection, go: StartSignal, prefetched: Any) -> Done:
+def _attempt(
+    job: RunJob, connection: Connection, go: StartSignal, prefetched: Any, kept: KeptInputs
+) -> tuple[Record, Predictions | None] | Done:
+    """Execute a run. Return its record and predictions, or a result that must not be stored."""
     from peft_methods.runs import run_paths
 
-    predictions = None
     try:
         paths = run_paths.RunPaths(
             job.work, job.prerequisites, job.prerequisite_seconds, job.save_to,
@@ -134,8 +182,9 @@ def _train(job: RunJob, connection: Connection, go: StartSignal, prefetched: Any
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
         turn = FileLock(go.beside.turn) if go.beside.turn else None
-        record, predictions = _execute(job, paths, _progress(connection), turn, prefetched)
-        record = _with_surroundings(record, job, go.beside)
+        more = {"prefetched": prefetched, "turn": turn, "kept": kept}
+        record, predictions = _execute(job, paths, _progress(connection), more)
+        return _with_surroundings(record, job, go.beside), predictions
     except EngineUnfit as error:
         return Done(EngineFailed(failure_of(error).message))
     except Exception as error:
@@ -145,6 +194,28 @@ def _train(job: RunJob, connection: Connection, go: StartSignal, prefetched: Any
         record = record_without_result(job.run, failure.status, failure.message)
         if failure.gpu_failure or failure.may_pass:
             return Done(record, may_pass=True, gpu_failure=failure.gpu_failure)
+        return record, None
+
+
+def _isolated(record: Record, process: RunProcess, *, stays: bool) -> tuple[Record, bool]:
+    """Add to a record whether its process had done runs before, and what it has left behind.
+
+    The second value says whether the process may do another run. After a failure it may not.
+    """
+    isolation: dict[str, Any] = {"process": WARM if stays else FRESH, "runs_before": process.runs}
+    is_clean = False
+    if record.status == "ok" and stays:
+        try:
+            left = process.end()
+        except Exception as error:  # for example of CUDA
+            left = [f"its state could not be read ({first_line(error)})"]
+        isolation["left_behind"], is_clean = left, not left
+    environment = {**record.environment, ISOLATION: isolation} if record.environment else {}
+    return replace(record, environment=environment), is_clean
+
+
+def _stored(job: RunJob, record: Record, predictions: Predictions | None) -> Done:
+    """Write a record with its files."""
     record = with_efficiency(replace(record, attempts=job.attempts), Store(job.store))
     try:
         is_needed_later = record.status == "ok" and job.run.role == "prerequisite"
@@ -167,16 +238,13 @@ def _with_surroundings(record: Record, job: RunJob, beside: Beside) -> Record:
     return replace(record, environment=record.environment | surroundings)
 
 
-def _execute(job: RunJob, paths: Any, progress: Any, turn: Any, prefetched: Any) -> Any:
+def _execute(job: RunJob, paths: Any, progress: Any, more: dict[str, Any]) -> Any:
     """Execute a run here, or in several processes, of which rank 0 reports the progress."""
     from peft_methods.runs import pipeline
 
     count = job.run.recipe.budget.gpus
     if count == 1:
-        threads = job.devices.threads
-        return pipeline.execute(
-            job.run, paths, progress, threads=threads, prefetched=prefetched, turn=turn
-        )
+        return pipeline.execute(job.run, paths, progress, threads=job.devices.threads, **more)
     ranks = Ranks(job.devices, count, job.work / "ranks", job.log, os.getpid())
 
     def execute(is_first: bool) -> Any:
@@ -186,10 +254,11 @@ def _execute(job: RunJob, paths: Any, progress: Any, turn: Any, prefetched: Any)
     return run_in_ranks(ranks, job.run.device, execute)
 
 
-def _prefetched(job: RunJob) -> Any:
+def _prefetched(job: RunJob, kept: KeptInputs) -> Any:
     """Do everything for a run on a GPU that can be done before its turn.
 
-    Nothing for a run on several: its ranks are forked, and threads do not survive that.
+    A process that is reused does it in its turn, so that all runs get the same random numbers.
+    Nothing for a run on several GPUs: its ranks are forked, and threads do not survive that.
 
     Errors are ignored: the run itself will hit and record them.
     """
@@ -199,7 +268,11 @@ def _prefetched(job: RunJob) -> Any:
         return None
     with contextlib.suppress(Exception):
         return prepare.prefetch(
-            job.run, work=job.work, prerequisites=job.prerequisites, threads=job.devices.threads
+            job.run,
+            work=job.work,
+            prerequisites=job.prerequisites,
+            threads=job.devices.threads,
+            kept=kept,
         )
     return None
 

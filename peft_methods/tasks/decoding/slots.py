@@ -14,9 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from peft_methods.models.attention_registry import registered
 
 NAME = "peft_methods_slots"  # of the attention. It has no mask function, so no mask is made.
 
@@ -140,10 +141,10 @@ def slots_attention(  # noqa: PLR0917  # transformers passes them by position
 @contextmanager
 def attending_to_slots(config: Any) -> Iterator[None]:
     """Context manager: a model of this config computes attention with `slots_attention`."""
-    AttentionInterface.register(NAME, slots_attention)
     before = config._attn_implementation
     config._attn_implementation = NAME
     try:
-        yield
+        with registered(NAME, slots_attention):
+            yield
     finally:
         config._attn_implementation = before

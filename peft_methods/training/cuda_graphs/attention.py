@@ -140,6 +140,17 @@ def eager_mask(*arguments: Any, dtype: torch.dtype = torch.float32, **options: A
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
+def register_attention() -> None:
+    """Make the capturable implementations known to transformers, where they stay."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    AttentionInterface.register(PACKED, packed_attention)
+    AttentionMaskInterface.register(PACKED, row_borders)
+    AttentionInterface.register(MASKED, sdpa_attention_forward)
+    AttentionMaskInterface.register(MASKED, sdpa_mask)
+
+
 @contextmanager
 def capturable_attention(model: nn.Module, precision: str) -> Iterator[str]:
     """Context manager: use a capturable attention implementation, and yield its name.
@@ -147,17 +158,11 @@ def capturable_attention(model: nn.Module, precision: str) -> Iterator[str]:
     The name is PACKED or MASKED if the model's class lets callers choose the attention
     implementation, else "own".
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     if (name := _choose_attention(model, precision)) is None:
         with _model_attention(model):
             yield "own"
         return
-    AttentionInterface.register(PACKED, packed_attention)
-    AttentionMaskInterface.register(PACKED, row_borders)
-    AttentionInterface.register(MASKED, sdpa_attention_forward)
-    AttentionMaskInterface.register(MASKED, sdpa_mask)
+    register_attention()
     config: Any = model.config
     before = config._attn_implementation
     config._attn_implementation = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,9 +101,10 @@ def _keep_inputs() -> Any:
 
 
 def compiled_graph_counts() -> dict[str, int]:
-    """Count this process's compiled graphs.
+    """Count the graphs that this process has made since `count_compiled_anew`.
 
-    "cached" counts graphs found in the compiler's cache, "compiled" those that were compiled.
+    "cached" counts graphs found in the compiler's cache, "compiled" those that were compiled. Code
+    that an earlier run of the process has left is in neither.
     """
     from torch._dynamo.utils import counters
 
@@ -111,3 +113,18 @@ def compiled_graph_counts() -> dict[str, int]:
         "cached": found["fxgraph_cache_hit"],
         "compiled": found["fxgraph_cache_miss"] + found["fxgraph_cache_bypass"],
     }
+
+
+def count_compiled_anew() -> None:
+    """Count from zero: call it before a run."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+
+
+def forget_compiled() -> None:
+    """Drop all compiled code of this process. The compiler's cache on disk stays."""
+    if "torch._dynamo" in sys.modules:
+        import torch._dynamo
+
+        torch._dynamo.reset()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.models.attention_registry import registered
 from peft_methods.models.projection import transformers_model
 from peft_methods.tasks.base import Batch, LossSum
 from peft_methods.tasks.collate import BORDERS
@@ -55,8 +56,6 @@ class PackedAttention:
         windows, dropout and shared heads of keys, and no cap of scores. Else the model keeps its
         attention, and has a mask of tokens times tokens.
         """
-        from transformers import AttentionInterface, AttentionMaskInterface
-
         config: Any = transformers_model(model).config
         before = config._attn_implementation
         if not has_kernel(model, precision):
@@ -64,11 +63,10 @@ class PackedAttention:
             with mask_function(before, self._mask_for(before)), device:
                 yield
             return
-        AttentionInterface.register(NAME, self._kernel)
-        AttentionMaskInterface.register(NAME, lambda *_, **__: self._borders)
         config._attn_implementation = NAME
         try:
-            yield
+            with registered(NAME, self._kernel, lambda *_, **__: self._borders):
+                yield
         finally:
             config._attn_implementation = before
 

@@ -1,0 +1,1 @@
+"""Isolation of runs: a process that does several leaves no trace of one in the next."""

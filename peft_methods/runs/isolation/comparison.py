@@ -1,0 +1,110 @@
+"""The comparison of a run in a warm process with the same run in a fresh one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peft_methods.profiling.metrics import MEMORY_PARTS, MEMORY_PHASES
+from peft_methods.runs.record import Record
+
+# Metrics of the allocator: on a GPU they repeat to the byte.
+PEAKS = (
+    "peak_memory_bytes",
+    *(f"{phase}_allocated_bytes" for phase in MEMORY_PHASES),
+    *(f"{part}_bytes" for part in MEMORY_PARTS),
+)
+SIZES = ("method_parameters", "head_parameters", "checkpoint_bytes", "saved_model_bytes")
+LOSSES = ("train_loss", "validation_loss")
+# The resident memory of the same run differs by 2 % from one fresh process to another.
+HOST_TOLERANCE, HOST_BYTES = 0.06, 32 * 2**20
+# Operations of a GPU that add in any order. Deterministic runs, and all on a CPU, repeat exactly.
+LOSS_TOLERANCE = 0.1
+
+
+def differences(warm: Record, fresh: Record, warm_file: Path, fresh_file: Path) -> list[str]:
+    """Describe how the results of two records of one run differ. The files are predictions.
+
+    Times are not compared. On a GPU, runs that are not deterministic may differ by rounding, so
+    that only their losses are compared, within `LOSS_TOLERANCE`.
+    """
+    if fresh.status != "ok":
+        return [f"it ended as {fresh.status} there: {fresh.message}"]
+    on_gpu = warm.spec.device.startswith("cuda")
+    is_exact = warm.spec.deterministic or not on_gpu
+    return [
+        *_differing("", _exact_parts(warm), _exact_parts(fresh)),
+        *(_differing("", _scores(warm), _scores(fresh)) if is_exact else ()),
+        *_losses(warm, fresh, 0.0 if is_exact else LOSS_TOLERANCE),
+        *_peaks(warm, fresh, on_gpu=on_gpu),
+        *(_predictions(warm_file, fresh_file) if is_exact else ()),
+    ]
+
+
+def _exact_parts(record: Record) -> dict[str, Any]:
+    """Return what must be the same on every device."""
+    return {
+        "fingerprint": record.fingerprint,
+        "number of epochs": len(record.epochs),
+        "evidence": record.evidence,
+        **{name: record.metrics.get(name) for name in SIZES},
+    }
+
+
+def _scores(record: Record) -> dict[str, Any]:
+    return {"best epoch": record.best_epoch, "quality": record.quality}
+
+
+def _differing(where: str, one: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    for name, value in one.items():
+        if value != other[name]:
+            yield f"{name}{where} is {value}, and {other[name]} in a fresh process"
+
+
+def _losses(warm: Record, fresh: Record, tolerance: float) -> Iterator[str]:
+    for number, (one, other) in enumerate(zip(warm.epochs, fresh.epochs, strict=False), 1):
+        for name in LOSSES:
+            a, b = one.get(name), other.get(name)
+            if a == b or (a is not None and b is not None and _close(a, b, tolerance)):
+                continue
+            yield f"{name} of epoch {number} is {a!r}, and {b!r} in a fresh process"
+
+
+def _close(one: float, other: float, tolerance: float) -> bool:
+    if math.isnan(one) and math.isnan(other):
+        return True
+    return math.isclose(one, other, rel_tol=tolerance) if tolerance else one == other
+
+
+def _peaks(warm: Record, fresh: Record, *, on_gpu: bool) -> Iterator[str]:
+    for name in PEAKS:
+        a, b = warm.metrics.get(name), fresh.metrics.get(name)
+        if a == b:
+            continue
+        if a is not None and b is not None and not on_gpu:
+            allowed = max(HOST_BYTES, HOST_TOLERANCE * max(a, b))
+            if abs(a - b) <= allowed:
+                continue
+        yield f"{name} is {_count(a)}, and {_count(b)} in a fresh process"
+
+
+def _count(value: float | None) -> str:
+    return "missing" if value is None else f"{value:,.0f}"
+
+
+def _predictions(one: Path, other: Path) -> Iterator[str]:
+    if one.is_file() != other.is_file():
+        yield "only one of the two has predictions"
+    if not (one.is_file() and other.is_file()):
+        return
+    with np.load(one, allow_pickle=False) as a, np.load(other, allow_pickle=False) as b:
+        if set(a.files) != set(b.files):
+            yield f"the predictions have {a.files}, and {b.files} in a fresh process"
+            return
+        for name in a.files:
+            if a[name].tobytes() != b[name].tobytes():
+                yield f"the predictions differ ({name})"
