@@ -40,10 +40,11 @@ def frozen_cast(
 def half_frozen(model: nn.Module, precision: str) -> Iterator[None]:
     """Context manager: hold frozen linear weights in the autocast dtype alone.
 
-    The originals wait in the host's memory and are back on exit. Products have the same bits, also
-    those of evaluations. Weights that another module reads in full precision (embeddings that are
-    also the projection to the vocabulary) stay on the device too. If a copy has changed, the
-    original is given its values, so that later checks of frozen weights find the change.
+    The originals are back on exit. Meanwhile those that 16 bits cannot represent wait in the host's
+    memory; published weights mostly can. Products have the same bits, also those of evaluations.
+    Weights that another module reads in full precision (embeddings that are also the projection to
+    the vocabulary) stay on the device too. If a copy has changed, the original gets its values, so
+    that later checks of frozen weights find the change.
     """
     frozen = _frozen_in_linear(model) if precision in HALF else []
     shared = {
@@ -52,22 +53,24 @@ def half_frozen(model: nn.Module, precision: str) -> Iterator[None]:
         if type(module) is not nn.Linear
         for parameter in module.parameters(recurse=False)
     }
+    dtypes = {id(parameter): parameter.dtype for _, _, parameter in frozen}
     copies: dict[int, nn.Parameter] = {}
     for module, name, parameter in frozen:
         if id(parameter) not in copies:
             half = parameter.detach().to(HALF[precision])
             copies[id(parameter)] = nn.Parameter(half, requires_grad=False)
             if id(parameter) not in shared:
-                parameter.data = parameter.data.to("cpu")
+                is_exact = torch.equal(half.to(parameter.dtype), parameter)
+                parameter.data = half if is_exact else parameter.data.to("cpu")
         setattr(module, name, copies[id(parameter)])
     try:
         yield
     finally:
         for module, name, parameter in frozen:
             copy = copies[id(parameter)]
-            original = parameter.data.to(copy.device)
-            is_unchanged = torch.equal(original.to(copy.dtype), copy)
-            parameter.data = original if is_unchanged else copy.data.to(original.dtype)
+            waiting = parameter.data.to(copy.device)
+            is_unchanged = torch.equal(waiting.to(copy.dtype), copy)
+            parameter.data = (waiting if is_unchanged else copy.data).to(dtypes[id(parameter)])
             setattr(module, name, parameter)
 
 

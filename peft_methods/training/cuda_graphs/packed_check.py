@@ -16,11 +16,13 @@ from peft_methods.training.activation_checkpointing import layers_of
 from peft_methods.training.collate import on_device
 from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator
-from peft_methods.training.packing import ALLOWED_CHANGE, ALLOWED_DIFFERENCE
 from peft_methods.training.precision import autocast
 from peft_methods.utils.errors import first_line
 
 LENGTH = 64  # tokens of a tried row, if there are as short ones
+# Differences relative to the whole. Other examples change nothing; another kernel of attention and
+# products of other shapes round differently, in 16 bits much more than in 32.
+ALLOWED_CHANGE, ALLOWED_DIFFERENCE = 1e-5, {"full": 1e-3, "half": 5e-2}
 
 
 class PackedCheck:
@@ -46,17 +48,18 @@ class PackedCheck:
             with torch.no_grad():
                 states, loss = self._of_packed(packed, (first, own, last))
                 changed, _ = self._of_packed(packed, (_reversed(first), own, _reversed(last)))
-                alone, expected = self._of_padded(padded([own]))
+                alone, expected = self._run(padded([own]))
         except Exception as error:  # a model raises whatever it likes
             return f"it cannot be given packed tokens ({type(error).__name__}: {first_line(error)})"
         finally:
             self._model.train(was_training)
-        scale, here = alone.abs().max(), states[start:end]
-        if (here - changed[start:end]).abs().max() > ALLOWED_CHANGE * scale:
+        here, alone = states[start:end], alone[: end - start]
+        if (here - changed[start:end]).norm() > ALLOWED_CHANGE * here.norm():
             return "an example sees the examples beside it"
-        if (here - alone[: end - start]).abs().max() > ALLOWED_DIFFERENCE * scale:
+        allowed = ALLOWED_DIFFERENCE["full" if self._precision == "fp32" else "half"]
+        if (here - alone).norm() > allowed * alone.norm():
             return "an example has other states than alone"
-        if (loss - expected).abs() > ALLOWED_DIFFERENCE * expected.abs():
+        if (loss - expected).abs() > allowed * expected.abs():
             return "an example has another loss than alone"
         return None
 
@@ -71,9 +74,6 @@ class PackedCheck:
         batch["labels"] = labels
         with self._packing.applied(self._model, self._precision):
             return self._run(batch)
-
-    def _of_padded(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._run(batch)
 
     def _run(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         device = next(self._model.parameters()).device

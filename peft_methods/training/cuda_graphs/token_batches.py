@@ -62,7 +62,8 @@ class TokenCollator:
     def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Return the tensors of `empty` with these rows, their count, and that of their labels."""
         found = [self.labelled(row) for row in rows]
-        tokens, places = self._sizes(rows)
+        tokens = sum(len(row["input_ids"]) for row in rows)
+        places = sum(len(own) for own, _ in found)
         bucket = next(one for one in self.buckets if one.holds(tokens, places))
         ends = list(itertools.accumulate(len(row["input_ids"]) for row in rows))
         starts = [0, *ends[:-1]]

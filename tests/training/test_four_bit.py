@@ -1,0 +1,79 @@
+"""Products with 4-bit weights: the bits of bitsandbytes, whose layers are left as they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bitsandbytes
+import pytest
+import torch
+from torch import nn
+
+from peft_methods.models.quantization import disable_repacking
+from peft_methods.training.cuda_graphs.four_bit import compiled_products, nf4_weights
+
+
+def quantized(rows: int, columns: int, dtype: torch.dtype, **options: Any) -> Any:
+    """Return a frozen layer, quantised as QLoRA's are."""
+    torch.manual_seed(0)
+    layer = bitsandbytes.nn.Linear4bit(
+        columns,
+        rows,
+        compute_dtype=dtype,
+        quant_type="nf4",
+        **{"compress_statistics": True, **options},
+    ).to("cpu")
+    disable_repacking(layer)
+    return layer.requires_grad_(False)
+
+
+def outputs_and_gradients(layer: nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(1)
+    x = torch.randn(7, layer.in_features, dtype=dtype, requires_grad=True)
+    y = layer(x)
+    return y, *torch.autograd.grad(y, x, torch.randn_like(y))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(130, 192), (64, 64), (1000, 128)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_have_the_bits_of_bitsandbytes(
+    dtype: torch.dtype, shape: tuple[int, int], bias: bool
+) -> None:
+    layer = quantized(*shape, dtype, bias=bias)
+    layer(torch.randn(1, shape[1]))  # rounds the bias
+    for of_input in (torch.float32, dtype):
+        expected = outputs_and_gradients(layer, of_input)
+        with compiled_products(nn.Sequential(layer)):
+            assert vars(layer)["forward"] is not None
+            found = outputs_and_gradients(layer, of_input)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+            assert one.dtype == other.dtype
+    assert not {"forward", "nf4"} & set(vars(layer))
+    state = layer.weight.quant_state
+    parts = [layer.weight.data, state.absmax, state.state2.code, state.state2.absmax]
+    parts += [state.offset, state.code]
+    values = nf4_weights(parts, list(shape), [64, 256], torch.float32, False)
+    assert torch.equal(values, bitsandbytes.functional.dequantize_4bit(layer.weight, state))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: quantized(64, 64, torch.bfloat16, compress_statistics=False),
+        lambda: quantized(64, 64, torch.float32),
+        lambda: trained_bias(),
+        lambda: nn.Linear(64, 64),
+    ],
+)
+def test_other_layers_keep_their_products(other: Any) -> None:
+    layer = other()
+    with compiled_products(nn.Sequential(layer)):
+        assert "forward" not in vars(layer)
+
+
+def trained_bias() -> Any:
+    layer = quantized(64, 64, torch.bfloat16)
+    layer.bias.requires_grad = True
+    return layer
