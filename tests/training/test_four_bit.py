@@ -63,7 +63,7 @@ def test_products_have_the_bits_of_bitsandbytes(
     [
         lambda: quantized(64, 64, torch.bfloat16, compress_statistics=False),
         lambda: quantized(64, 64, torch.float32),
-        lambda: trained_bias(),
+        trained_bias,
         lambda: nn.Linear(64, 64),
     ],
 )
