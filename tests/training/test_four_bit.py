@@ -58,6 +58,12 @@ def test_products_have_the_bits_of_bitsandbytes(
     assert torch.equal(values, bitsandbytes.functional.dequantize_4bit(layer.weight, state))
 
 
+def trained_bias() -> Any:
+    layer = quantized(64, 64, torch.bfloat16)
+    layer.bias.requires_grad = True
+    return layer
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -71,9 +77,3 @@ def test_other_layers_keep_their_products(other: Any) -> None:
     layer = other()
     with compiled_products(nn.Sequential(layer)):
         assert "forward" not in vars(layer)
-
-
-def trained_bias() -> Any:
-    layer = quantized(64, 64, torch.bfloat16)
-    layer.bias.requires_grad = True
-    return layer
