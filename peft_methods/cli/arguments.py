@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from peft_methods.cli.cluster_arguments import add_clusters
+from peft_methods.cli.cluster_arguments import OptionGroup, add_clusters
 
 if TYPE_CHECKING:
     import pytest
 
 PREFIX = "--peft-"
 LIST: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
-
-
-class OptionGroup(Protocol):
-    """A group of options, such as pytest's `OptionGroup`."""
-
-    def addoption(self, *opts: str, **attrs: Any) -> None:
-        """Register an option."""
 
 
 def add_options(parser: pytest.Parser) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from peft_methods.cli.arguments import OptionGroup
+
+class OptionGroup(Protocol):
+    """A group of options, such as pytest's `OptionGroup`."""
+
+    def addoption(self, *opts: str, **attrs: Any) -> None:
+        """Register an option."""
 
 
 def add_clusters(group: OptionGroup) -> None:
