@@ -216,7 +216,7 @@ def compare(
 
     `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
-    where = {"slurm": slurm or {}, "ray_address": ray_address, "ray_kind": ray_kind}
+    cluster = {"slurm": slurm or {}, "ray_address": ray_address, "ray_kind": ray_kind}
     options = Options(
         recipes=(recipe,),
         methods=tuple(methods or ()),
@@ -225,13 +225,12 @@ def compare(
         **_sources(model, data, curve, weights=weights, trust_remote_code=trust_remote_code),
         engine=engine,
         trials=parsing.trials_of(tune),
-        **execution_of(executor, workers, timeout, retries, isolation, devices=devices, **where),
+        **execution_of(executor, workers, timeout, retries, isolation, devices=devices, **cluster),
         checkpoint=checkpoint,
         deterministic=deterministic,
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
         fresh=fresh,
         **_outputs(report, save_models, silence, track, budget),
-        how_to_change=how_to_change,
     )
     return _run(options, display_here(sys.stderr) if progress else NullDisplay())
 
@@ -254,6 +253,7 @@ def _outputs(
         "report": parsing.report_of(report),
         "save_models": parsing.folder_of(save_models, "save_models"),
         "trackers": parsing.trackers_of(track),
+        "how_to_change": how_to_change,
     }
 
 

@@ -13,22 +13,25 @@ from peft_methods.profiling.phases import Sensor, ThreadTime
 class DeviceMonitor:
     """Sensors of the device, and the GPU's state before and after a run.
 
-    Create it before this process uses CUDA: the memory in use is read first.
+    Create the first one before this process uses CUDA: the memory in use is read then. `levels`
+    hands it on to the monitors of later runs of the process.
     """
 
-    def __init__(self, *, cuda: bool) -> None:
+    def __init__(self, *, cuda: bool, levels: dict[str, int] | None = None) -> None:
+        self._levels = {} if levels is None else levels
         self._gpu: nvml.Gpu | None = None
         self._memory: device_memory.DeviceMemory | None = None
         self.sensors: dict[str, Sensor] = self._gpu_sensors() if cuda else {"busy": ThreadTime()}
         self._state_before = self._gpu.state() if self._gpu else None
 
     def _gpu_sensors(self) -> dict[str, Sensor]:
-        used_at_start = nvml.used_bytes_by_uuid()
+        if not self._levels:
+            self._levels.update(nvml.used_bytes_by_uuid())
         sensors: dict[str, Sensor] = {"reserved": ReservedMemory()}
         self._gpu = nvml.Gpu.current()
         if self._gpu is not None:
             self._memory = device_memory.DeviceMemory(
-                self._gpu, level_at_start=used_at_start.get(self._gpu.uuid)
+                self._gpu, level_at_start=self._levels.get(self._gpu.uuid)
             )
             sensors |= {
                 "device": self._memory,

@@ -102,7 +102,7 @@ class Profiler:
 
     On a GPU it reads torch's allocator, CUDA events and NVML; on a CPU a clock and the resident
     set size. `progress` receives messages during training. With `turn` the run trains only while
-    it holds it.
+    it holds it. `gpu_levels` is handed on from run to run in one process: see `DeviceMonitor`.
     """
 
     def __init__(
@@ -111,10 +111,11 @@ class Profiler:
         progress: Callable[[dict[str, Any]], None],
         epochs: int,
         turn: Turn | None = None,
+        gpu_levels: dict[str, int] | None = None,
     ) -> None:
         self.cuda = device.startswith("cuda")
         self._turn = turn
-        self._device = DeviceMonitor(cuda=self.cuda)
+        self._device = DeviceMonitor(cuda=self.cuda, levels=gpu_levels)
         self.meter = PhaseMeter(
             CudaMemory() if self.cuda else ResidentMemory(),
             sensors=self._device.sensors,

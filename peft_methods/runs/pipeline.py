@@ -22,7 +22,7 @@ from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
 from peft_methods.runs.fitting_engine import with_fitting_engine
 from peft_methods.runs.inference import inference_metrics
-from peft_methods.runs.isolation.kept_inputs import KeptInputs
+from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.placement import model_of, place
 from peft_methods.runs.prepare import Prefetched, plain_facts, set_up_process
@@ -76,23 +76,24 @@ def execute(
     threads: int,
     prefetched: Prefetched | None = None,
     turn: Turn | None = None,
-    kept: KeptInputs | None = None,
+    kept: Kept | None = None,
 ) -> tuple[Record, Predictions | None]:
     """Train and evaluate one run. The caller catches errors.
 
     The predictions are those for the test rows, or a trial's for the validation rows. Prerequisites
     and runs with random weights have none. The run trains only while it holds `turn`. Every rank of
-    a run over several GPUs calls this, and rank 0's result counts. `kept` has the rows of the run
-    before, if this process has done one.
+    a run over several GPUs calls this, and rank 0's result counts. `kept` has what an earlier run
+    of this process has left.
     """
     assert ranks.count() == run.recipe.budget.gpus, "the worker starts the ranks"
     set_up_process(threads, deterministic=run.deterministic)
     check_device(run.device)
-    profiler = Profiler(run.device, progress, run.recipe.budget.epochs, turn)
+    kept = kept or Kept()
+    profiler = Profiler(run.device, progress, run.recipe.budget.epochs, turn, kept.gpu_levels)
     try:
         with profiler.running():
             run, paths = with_fitting_engine(run, paths)
-            loaded = _load(run, paths, profiler, prefetched, kept or KeptInputs())
+            loaded = _load(run, paths, profiler, prefetched, kept)
             return _train_and_evaluate(run, paths, profiler, loaded)
     except RuntimeError as error:
         if (refused := refusal(error)) is None:
@@ -105,7 +106,7 @@ def _load(
     paths: RunPaths,
     profiler: Profiler,
     prefetched: Prefetched | None,
-    kept: KeptInputs,
+    kept: Kept,
 ) -> Loaded:
     """Read data and model, apply the method, and compute the run's fingerprint."""
     profiler.enter("data")

@@ -28,7 +28,7 @@ from peft_methods.profiling.matmul_rate import cached_matmul_rate
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
-from peft_methods.runs.isolation.kept_inputs import KeptInputs
+from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.prepared import Fingerprints, PreparedRecipe
 from peft_methods.runs.spec import RunSpec, rows_name
 from peft_methods.tasks.base import Task
@@ -144,8 +144,7 @@ def _drawn_rows(recipe: Recipe, task: Task) -> dict[str, str]:
     found = {}
     for seed in recipe.budget.seed_list():
         if seeds := recipe.budget.row_seeds(seed):
-            texts = synthetic.load(recipe, task, seeds)
-            found[rows_name(recipe, seeds)] = texts.facts.fingerprint
+            found[rows_name(recipe, seeds)] = synthetic.load(recipe, task, seeds).facts.fingerprint
     return found
 
 
@@ -213,10 +212,10 @@ def prefetch(
     work: Path,
     prerequisites: tuple[Path, ...],
     threads: int,
-    kept: KeptInputs | None = None,
+    kept: Kept | None = None,
 ) -> Prefetched:
     """Start a run as far as no GPU is needed. `kept` may have its rows from an earlier run."""
-    kept = kept or KeptInputs()
+    kept = kept or Kept()
     set_up_process(threads, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
     ready = None

@@ -40,7 +40,7 @@ from peft_methods.utils.cache import cache_folder
 from peft_methods.utils.errors import EngineUnfit, first_line
 
 if TYPE_CHECKING:
-    from peft_methods.runs.isolation.kept_inputs import KeptInputs
+    from peft_methods.runs.isolation.kept import Kept
     from peft_methods.runs.isolation.process import RunProcess
     from peft_methods.tasks.base import Predictions
 
@@ -169,7 +169,7 @@ def _prepare(job: PrepareJob) -> Done:
 
 
 def _attempt(
-    job: RunJob, connection: Connection, go: StartSignal, prefetched: Any, kept: KeptInputs
+    job: RunJob, connection: Connection, go: StartSignal, prefetched: Any, kept: Kept
 ) -> tuple[Record, Predictions | None] | Done:
     """Execute a run. Return its record and predictions, or a result that must not be stored."""
     from peft_methods.runs import run_paths
@@ -254,7 +254,7 @@ def _execute(job: RunJob, paths: Any, progress: Any, more: dict[str, Any]) -> An
     return run_in_ranks(ranks, job.run.device, execute)
 
 
-def _prefetched(job: RunJob, kept: KeptInputs) -> Any:
+def _prefetched(job: RunJob, kept: Kept) -> Any:
     """Do everything for a run on a GPU that can be done before its turn.
 
     A process that is reused does it in its turn, so that all runs get the same random numbers.

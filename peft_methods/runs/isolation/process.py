@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peft_methods.runs.isolation.kept_inputs import KeptInputs
+from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.isolation.memory import MemoryLeft, free_all
 from peft_methods.runs.isolation.state import State, changes, process_state
 from peft_methods.runs.prepare import set_up_process
@@ -28,7 +28,7 @@ class RunProcess:
 
     def __init__(self) -> None:
         self.runs = 0  # that have ended
-        self.kept = KeptInputs()
+        self.kept = Kept()
         self._compiled: RunSpec | None = None
         self._memory = MemoryLeft()
         self._before: State = {}

@@ -1,4 +1,4 @@
-"""The rows that a process keeps for its next run, as texts and as tokens, with their digests."""
+"""What a process keeps for its next run: the rows, as texts and as tokens, with their digests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Kept:
+class _Rows:
     texts: TextData
     digest: str
     tokenizer: str = ""  # the digest of the tokenizer that made the tokens
@@ -25,19 +25,23 @@ class _Kept:
     tokens_digest: str = ""
 
 
-class KeptInputs:
-    """Read and tokenize the rows of runs, and keep those of the last run for the next one."""
+class Kept:
+    """Read and tokenize the rows of runs, and keep those of the last run for the next one.
+
+    `gpu_levels` are the bytes that were in use on each GPU, by UUID, before this process used CUDA.
+    """
 
     def __init__(self) -> None:
+        self.gpu_levels: dict[str, int] = {}
         self._key: object = None
-        self._kept: _Kept | None = None
+        self._kept: _Rows | None = None
 
     def texts(self, run: RunSpec) -> TextData:
         """Return the rows of a run. Raises `DataError`."""
         if self._kept is None or self._key != _rows_of(run):
             task = TASKS[run.recipe.task]
             texts = synthetic.load(run.recipe, task, run.row_seeds, run.seed)
-            self._key, self._kept = _rows_of(run), _Kept(texts, fingerprint(texts.splits))
+            self._key, self._kept = _rows_of(run), _Rows(texts, fingerprint(texts.splits))
         return self._kept.texts
 
     def tokens(self, run: RunSpec, tokenizer: PreTrainedTokenizerBase, sha256: str) -> TokenData:
