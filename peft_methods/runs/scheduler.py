@@ -112,6 +112,7 @@ class Scheduler:
         for run in runs:
             while run.key not in self._records and self._advance():
                 pass
+        self._start_ready()  # the caller may do other work before it waits for more
         return [self._records[run.key] for run in runs if run.key in self._records]
 
     def verify(self) -> list[Record]:
@@ -163,10 +164,7 @@ class Scheduler:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
         for run, reason in self._queue.hopeless(self._failures.reason_to_end):
             self._give_up(run, record_without_result(run, "failed", reason))
-        started = False
-        while (ready := self._next()) is not None:
-            self._start(ready)
-            started = True
+        started = [self._start(ready) for ready in iter(self._next, None)]
         if started and self._queue:
             known = self.executor.prefetched()
             most = max(1, self.executor.prefetch_limit - len(known))
