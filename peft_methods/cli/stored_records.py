@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from peft_methods.runs.attempts import without_attempts
 from peft_methods.runs.record import Record
-from peft_methods.runs.record_reader import RecordReader, without_attempts
+from peft_methods.runs.record_reader import RecordReader
 from peft_methods.runs.store import PREDICTIONS, StoreError
 from peft_methods.runs.stored_predictions import KeptPredictions, StoredPredictions, StoreWithKept
 from peft_methods.runs.verified import verified_runs

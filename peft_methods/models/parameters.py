@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,13 +41,19 @@ def weights_digest(
 ) -> str:
     """Return the sha256 of all parameters outside the head.
 
-    With `per_tensor`, only so many values of each parameter are read.
+    With `per_tensor`, only so many values of each parameter are read. Parameters on the host are
+    hashed side by side. On a GPU, copies side by side would need memory.
     """
     total = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        if not in_modules(name, head):
-            own = hashlib.sha256(bytes_of(parameter, per_tensor)).hexdigest()
-            total.update(f"{name}:{own}".encode())
+    outside = {n: p for n, p in model.named_parameters() if not in_modules(n, head)}
+    on_host = all(parameter.device.type == "cpu" for parameter in outside.values())
+
+    def digest(parameter: nn.Parameter) -> str:
+        return hashlib.sha256(bytes_of(parameter, per_tensor)).hexdigest()
+
+    with ThreadPoolExecutor(torch.get_num_threads() if on_host else 1) as pool:
+        for name, found in zip(outside, pool.map(digest, outside.values()), strict=True):
+            total.update(f"{name}:{found}".encode())
     return total.hexdigest()
 
 

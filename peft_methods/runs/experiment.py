@@ -74,10 +74,7 @@ class Experiment:
         self._began = time.monotonic()
 
     def prepare(self, first: Sequence[RunSpec] = ()) -> None:
-        """Check data and model of every recipe. Errors are kept in `errors`, by recipe name.
-
-        `first` are prefetched meanwhile.
-        """
+        """Check every recipe, and prefetch the runs `first`. Errors are kept, by recipe name."""
         waiting = {
             task.recipe.name: task.recipe
             for task in self.tasks

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from peft_methods.models import ranks
 from peft_methods.models.parameters import ParameterCounts
-from peft_methods.profiling.flops import count_training_flops
+from peft_methods.profiling.flops import TrainingFlops
 from peft_methods.profiling.memory_peaks import share
 from peft_methods.profiling.phases import PHASES, PhaseMeter
 from peft_methods.profiling.profiler import Profiler
@@ -90,14 +90,14 @@ def curve(training: Training, profiler: Profiler) -> tuple[dict[str, float | Non
     )
 
 
-def training_flops(job: TrainingJob, training: Training) -> float:
-    """Return the model's FLOPs in all steps of a training, counted on the model it was done with.
+def training_flops(job: TrainingJob, training: Training, counted: TrainingFlops) -> float:
+    """Return the model's FLOPs in all steps of a training.
 
     Each forward pass counts as a step, also those whose gradients are accumulated.
     """
     lengths, epochs = job.data.train.lengths, len(training.epochs)
     steps = math.ceil(len(lengths) / job.recipe.budget.batch_size)
-    return epochs * count_training_flops(job).of(lengths, steps)
+    return epochs * counted.of(lengths, steps)
 
 
 @dataclass(frozen=True)

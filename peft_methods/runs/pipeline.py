@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.models import loading, ranks
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
+from peft_methods.profiling.flops import count_training_flops
 from peft_methods.profiling.memory_peaks import share
 from peft_methods.profiling.pace import pace_seconds
 from peft_methods.profiling.profiler import Profiler, Turn
@@ -94,7 +96,7 @@ def execute(
         with profiler.running():
             run, paths = with_fitting_engine(run, paths)
             loaded = _load(run, paths, profiler, prefetched, kept)
-            return _train_and_evaluate(run, paths, profiler, loaded)
+            return _train_and_evaluate(run, paths, profiler, loaded, kept)
     except RuntimeError as error:
         if (refused := refusal(error)) is None:
             raise
@@ -151,7 +153,7 @@ def _load(
 
 
 def _train_and_evaluate(
-    run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded
+    run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded, kept: Kept
 ) -> tuple[Record, Predictions | None]:
     checkpoints = None
     if paths.results is not None:
@@ -178,7 +180,10 @@ def _train_and_evaluate(
     size = saved_size(loaded.model, run, loaded.base, paths.work / f"saved-{ranks.rank()}")
     profiler.enter("check")
     is_rated = paths.matmul_flops_per_second is not None and run.role == "main"
-    model_flops = outcome.training_flops(job, training) if is_rated else None
+    model_flops = None
+    if is_rated:
+        counted = kept.once(run, partial(count_training_flops, job))
+        model_flops = outcome.training_flops(job, training, counted)
     profiler.enter("infer")
     inference = inference_metrics(run, loaded.model, loaded.tokens.test, loaded.collate, profiler)
     profiler.enter(None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import marshal
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json
 
+from peft_methods.runs.attempts import place_of, without_attempts
 from peft_methods.runs.record import SCHEMA_VERSION, Record
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import RECORD, ForeignFile, Store, StoreError, UnreadableFile
@@ -163,27 +164,7 @@ def _texts(values: Any) -> set[str]:
     return found
 
 
-def without_attempts(records: Sequence[Record]) -> list[Record]:
-    """Drop the failed attempts at runs that also succeeded.
-
-    A run's key takes long to compute. It is compared only where recipe, method and seed are equal.
-    """
-    good = {_place(record) for record in records if record.status == "ok"}
-    twice = good & {_place(record) for record in records if record.status != "ok"}
-    found = [record for record in records if record.status == "ok" and _place(record) in twice]
-    ended_well = {record.key for record in found}
-    return [
-        record
-        for record in records
-        if record.status == "ok" or _place(record) not in twice or record.key not in ended_well
-    ]
-
-
 def keys_of(records: Iterable[Record], runs: Iterable[RunSpec]) -> set[str]:
     """Return the keys of the finished records that may be of one of these runs."""
     wanted = {(run.recipe.name, run.method.name, run.seed) for run in runs}
-    return {one.key for one in records if one.status == "ok" and _place(one) in wanted}
-
-
-def _place(record: Record) -> tuple[str, str, int]:
-    return record.recipe_name, record.method_name, record.seed
+    return {one.key for one in records if one.status == "ok" and place_of(one) in wanted}

@@ -110,6 +110,7 @@ class Scheduler:
         for run in runs:
             while run.key not in self._records and self._advance():
                 pass
+        self._start_ready()  # the caller may do other work before it waits for more
         return [self._records[run.key] for run in runs if run.key in self._records]
 
     def verify(self) -> list[Record]:
@@ -161,10 +162,7 @@ class Scheduler:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
         for run, reason in self._queue.hopeless(self._failures.reason_to_end):
             self._give_up(run, record_without_result(run, "failed", reason))
-        started = False
-        while (ready := self._next()) is not None:
-            self._start(ready)
-            started = True
+        started = [self._start(ready) for ready in iter(self._next, None)]
         if started and self._queue:
             self.executor.prefetch(self._following())
         if not self._queue:
@@ -179,10 +177,7 @@ class Scheduler:
         return [self._job(run) for run in runs]
 
     def _next(self) -> RunSpec | None:
-        """Take the run to start now: one that is prefetched on a free device, if there is one.
-
-        One that is prefetched on a device that is in use comes last.
-        """
+        """Take the run to start now: prefetched ones of free devices first, of others last."""
         needs = self._queue.next_needs(self.executor.has_room)
         if needs is None:
             return None

@@ -12,11 +12,12 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from peft_methods.runs.attempts import without_attempts
 from peft_methods.runs.contradictions import contradiction
 from peft_methods.runs.predictions import decode_predictions, encode_predictions
 from peft_methods.runs.record import SCHEMA_VERSION, Record
@@ -283,13 +284,6 @@ class Store:
         except OSError as error:
             return f"{file.reason} It could not be set aside: {error.strerror}."
         return f"{file.reason} It was set aside as {aside}."
-
-
-def without_attempts(records: Sequence[Record]) -> list[Record]:
-    """Drop the failed attempts at runs that also succeeded."""
-    failed = any(record.status != "ok" for record in records)
-    ended_well = {record.key for record in records if failed and record.status == "ok"}
-    return [record for record in records if record.status == "ok" or record.key not in ended_well]
 
 
 def _check_version(version: object, path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import xxhash
 
@@ -11,6 +12,8 @@ from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import SPLITS, TextData, TokenData, fingerprint
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.registry import TASKS
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +36,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.gpu_levels: dict[str, int] = {}
+        self._once: tuple[object, Any] | None = None
         self._key: object = None
         self._kept: _Rows | None = None
 
@@ -57,6 +61,14 @@ class Kept:
             kept.tokenizer, kept.tokens_digest = sha256, _digest(kept.tokens)
         return kept.tokens
 
+    def once(self, run: RunSpec, make: Callable[[], T]) -> T:
+        """Return what `make` made for the last run if this one differs in its seed alone."""
+        key = without_seed(run), run.row_seeds
+        if self._once is None or self._once[0] != key:
+            self._once = key, make()
+        found: T = self._once[1]
+        return found
+
     def left_behind(self) -> list[str]:
         """Say so if a run has changed the rows; nothing is kept then."""
         kept = self._kept
@@ -69,6 +81,11 @@ class Kept:
             return []
         self._kept = None
         return ["the rows that it read have been changed"]
+
+
+def without_seed(run: RunSpec) -> RunSpec:
+    """Return a spec that equals those of the same run with other seeds."""
+    return replace(run, seed=0, prerequisites=())
 
 
 def _rows_of(run: RunSpec) -> object:

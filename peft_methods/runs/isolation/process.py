@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from peft_methods.runs.isolation.kept import Kept
+from peft_methods.runs.isolation.kept import Kept, without_seed
 from peft_methods.runs.isolation.memory import MemoryLeft, free_all
 from peft_methods.runs.isolation.state import State, changes, process_state
 from peft_methods.runs.prepare import set_up_process
@@ -36,7 +36,7 @@ class RunProcess:
 
     def begin(self, run: RunSpec, threads: int) -> None:
         """Get ready for a run, and remember the state of the process."""
-        if self._compiled != (wanted := _without_seed(run)):
+        if self._compiled != (wanted := without_seed(run)):
             forget_compiled()
             self._compiled = wanted
         count_compiled_anew()
@@ -57,11 +57,6 @@ class RunProcess:
         ]
         gc.freeze()  # collections during the next run need not scan what libraries have kept
         return left
-
-
-def _without_seed(run: RunSpec) -> RunSpec:
-    """Return the part of a spec that decides which code is compiled."""
-    return replace(run, seed=0, role="main", prerequisites=())
 
 
 def _reset_settings() -> None:

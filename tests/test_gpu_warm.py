@@ -1,0 +1,104 @@
+"""Runs in warm processes on a real GPU: bits and peaks are those of fresh processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from peft_methods.methods.registry import METHODS
+from peft_methods.methods.selection import chosen_methods
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.isolation.comparison import differences
+from peft_methods.runs.isolation.marks import isolation_of, was_warm
+from peft_methods.runs.record import Record
+from peft_methods.runs.scheduling import new_scheduler
+from peft_methods.runs.spec import RunSpec, run_specs
+from peft_methods.runs.store import PREDICTIONS, Store
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.embedded,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+    pytest.mark.timeout(1200),
+]
+SMALL = (
+    "data.train=64",
+    "data.validation=32",
+    "data.test=64",
+    "budget.epochs=2",
+    "budget.precision=bf16",
+    "budget.seeds=2",
+    "expect.margin_over_majority=0.0",
+)
+REPEATED = ("full", "lora", "qlora")  # with two seeds each: the second finds compiled code
+
+
+def every_run(engine: str) -> list[RunSpec]:
+    """Return a run of every method that the recipe has, and a second one of some."""
+    recipe = load_recipe("embedded", SMALL)
+    found = []
+    for name in METHODS:
+        if name in recipe.methods:
+            (method,) = chosen_methods(recipe, [name])
+            runs = run_specs(recipe, method, "cuda", engine, deterministic=True)
+            found += runs if name in REPEATED else runs[:1]
+    return found
+
+
+def trained(runs: Sequence[RunSpec], folder: Path, isolation: str) -> list[Record]:
+    """Train runs one after the other on one GPU; return their records in that order."""
+    store = Store(folder)
+    store.prepare()
+    scheduler = new_scheduler(store, "cuda", workers=1, retries=0, isolation=isolation)
+    try:
+        scheduler.submit(runs)
+        records = scheduler.wait(runs)
+    finally:
+        scheduler.close()
+    assert {(one.status, one.message) for one in records} == {("ok", "")}
+    return records
+
+
+@pytest.mark.parametrize("engine", ["cuda_graphs", "trainer"])
+def test_every_method_in_any_order_has_the_bits_and_peaks_of_a_fresh_process(
+    engine: str, tmp_path: Path
+) -> None:
+    runs = every_run(engine)
+    expected = {one.key: one for one in trained(runs, tmp_path / "fresh", "fresh")}
+    shuffled = random.Random(0).sample(runs, len(runs))
+    for name, order in {"listed": runs, "reversed": runs[::-1], "shuffled": shuffled}.items():
+        records = trained(order, tmp_path / name, "warm")
+        left = {one.spec.label: isolation_of(one)["left_behind"] for one in records}
+        assert not any(left.values()), left
+        found = {
+            one.spec.label: differences(
+                one,
+                expected[one.key],
+                tmp_path / name / f"{one.fingerprint}{PREDICTIONS}",
+                tmp_path / "fresh" / f"{one.fingerprint}{PREDICTIONS}",
+            )
+            for one in records
+        }
+        assert not any(found.values()), (name, found)
+        assert sum(map(was_warm, records)) >= len(records) // 2
+        reserved = [
+            (one.metrics["train_reserved_bytes"], expected[one.key].metrics["train_reserved_bytes"])
+            for one in records
+        ]
+        assert all(warm == fresh for warm, fresh in reserved), (name, reserved)
+
+
+def test_next_seed_compiles_nothing_and_is_ready_sooner(tmp_path: Path) -> None:
+    recipe = load_recipe("embedded", [*SMALL, "budget.seeds=3"])
+    runs = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "cuda_graphs")
+    first, *others = trained(runs, tmp_path, "warm")
+    assert not was_warm(first)
+    for record in others:
+        assert was_warm(record)
+        assert record.environment["compiled_graphs"] == {"cached": 0, "compiled": 0}
+        assert record.metrics["capture_seconds"] < first.metrics["capture_seconds"]  # type: ignore[operator]
+        assert record.environment["memory_before_bytes"] == 0
