@@ -162,11 +162,10 @@ class Scheduler:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
         for run, reason in self._queue.hopeless(self._failures.reason_to_end):
             self._give_up(run, record_without_result(run, "failed", reason))
-        started = False
-        while (ready := self._next()) is not None:
+        before = len(self._running)
+        for ready in iter(self._next, None):
             self._start(ready)
-            started = True
-        if started and self._queue:
+        if len(self._running) > before and self._queue:
             self.executor.prefetch(self._following())
         if not self._queue:
             self._repeat.start(self._records, self._matmul_rate)
