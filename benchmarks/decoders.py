@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from observers import NullObserver, Window
+from observers import Kernels, NullObserver, Window
 from pace import cudnn_attention
 from peft_methods.data import synthetic, tokenize
 from peft_methods.methods.base import ApplyContext
@@ -169,6 +169,15 @@ class Decoder:
         flops = self._flops(folder).of(lengths, self.steps)
         return Pace(sum(lengths) / seconds, flops / seconds, peak)
 
+    def kernels(self, folder: Path) -> dict[str, float]:
+        """Return the milliseconds per captured step of each kernel, the slowest first."""
+        set_matmul_precision(self.recipe.budget.precision)
+        trainer = self._graphs(folder, 2)
+        trainer.add_callback(kernels := Kernels(self.steps, self.device))
+        with cudnn_attention(on=False), trainer.holding_weights():
+            trainer.train()
+        return kernels.milliseconds
+
     def _flops(self, folder: Path) -> Any:
         if not hasattr(self, "_counted"):
             self._counted = count_training_flops(self.job(folder))
@@ -181,7 +190,7 @@ class Decoder:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def _graphs(self, folder: Path, epochs: int) -> Trainer:
+    def _graphs(self, folder: Path, epochs: int) -> GraphsTrainer:
         job = self.job(folder)
         arguments = loop.trainer_arguments(job, autocast=False)
         arguments.num_train_epochs = epochs
