@@ -143,10 +143,11 @@ class Decoder:
             folder,
         )
 
-    def paced(self, kind: str, folder: Path, epochs: int) -> Pace:
+    def paced(self, kind: str, folder: Path, epochs: int, *, counts_flops: bool = True) -> Pace:
         """Train `epochs` epochs and one before them that is not timed. See `Pace`.
 
-        `kind` is "trainer", "liger" or "cuda_graphs". The model keeps Liger's kernels.
+        `kind` is "trainer", "liger" or "cuda_graphs". The model keeps Liger's kernels. FLOPs are
+        counted on eager steps, which need more memory than captured ones.
         """
         set_matmul_precision(self.recipe.budget.precision)
         made = {"trainer": self._plain, "liger": self._liger, "cuda_graphs": self._graphs}[kind]
@@ -166,7 +167,7 @@ class Decoder:
         self._free()
         seconds = statistics.median(window.seconds)
         lengths = self.tokens.train.lengths
-        flops = self._flops(folder).of(lengths, self.steps)
+        flops = self._flops(folder).of(lengths, self.steps) if counts_flops else 0.0
         return Pace(sum(lengths) / seconds, flops / seconds, peak)
 
     def kernels(self, folder: Path) -> dict[str, float]:
