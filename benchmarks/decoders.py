@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from observers import NullObserver, Window
+from observers import Kernels, NullObserver, Window
 from pace import cudnn_attention
 from peft_methods.data import synthetic, tokenize
 from peft_methods.methods.base import ApplyContext
@@ -143,10 +143,11 @@ class Decoder:
             folder,
         )
 
-    def paced(self, kind: str, folder: Path, epochs: int) -> Pace:
+    def paced(self, kind: str, folder: Path, epochs: int, *, counts_flops: bool = True) -> Pace:
         """Train `epochs` epochs and one before them that is not timed. See `Pace`.
 
-        `kind` is "trainer", "liger" or "cuda_graphs". The model keeps Liger's kernels.
+        `kind` is "trainer", "liger" or "cuda_graphs". The model keeps Liger's kernels. FLOPs are
+        counted on eager steps, which need more memory than captured ones.
         """
         set_matmul_precision(self.recipe.budget.precision)
         made = {"trainer": self._plain, "liger": self._liger, "cuda_graphs": self._graphs}[kind]
@@ -166,8 +167,17 @@ class Decoder:
         self._free()
         seconds = statistics.median(window.seconds)
         lengths = self.tokens.train.lengths
-        flops = self._flops(folder).of(lengths, self.steps)
+        flops = self._flops(folder).of(lengths, self.steps) if counts_flops else 0.0
         return Pace(sum(lengths) / seconds, flops / seconds, peak)
+
+    def kernels(self, folder: Path) -> dict[str, float]:
+        """Return the milliseconds per captured step of each kernel, the slowest first."""
+        set_matmul_precision(self.recipe.budget.precision)
+        trainer = self._graphs(folder, 2)
+        trainer.add_callback(kernels := Kernels(self.steps, self.device))
+        with cudnn_attention(on=False), trainer.holding_weights():
+            trainer.train()
+        return kernels.milliseconds
 
     def _flops(self, folder: Path) -> Any:
         if not hasattr(self, "_counted"):
@@ -181,7 +191,7 @@ class Decoder:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def _graphs(self, folder: Path, epochs: int) -> Trainer:
+    def _graphs(self, folder: Path, epochs: int) -> GraphsTrainer:
         job = self.job(folder)
         arguments = loop.trainer_arguments(job, autocast=False)
         arguments.num_train_epochs = epochs

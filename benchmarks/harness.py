@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import resource
 import signal
 from pathlib import Path
@@ -56,3 +58,32 @@ def resident_bytes() -> int:
     """Return the memory of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()
+
+
+KINDS_OF_KERNELS = {  # the first pattern that matches counts
+    "attention": "flash|fmha",
+    "matrix products": "gemm|cutlass|xmma|nvjet|cublas",
+    "fused by the compiler": "triton",
+    "clipping and AdamW": "multi_tensor|adam",
+    "copies": "memcpy|memset",
+}
+
+
+def print_kernels(title: str, milliseconds: dict[str, float]) -> dict[str, float]:
+    """Print the milliseconds of a step by kind of kernel, and the slowest kernels. Return kinds."""
+    kinds: dict[str, float] = {}
+    for name, spent in milliseconds.items():
+        found = (
+            kind
+            for kind, pattern in KINDS_OF_KERNELS.items()
+            if re.search(pattern, name, re.IGNORECASE)
+        )
+        kind = next(found, "other")
+        kinds[kind] = kinds.get(kind, 0.0) + spent
+    print(
+        f"{title}: {sum(kinds.values()):.1f} ms a step: "
+        + ", ".join(f"{kind} {spent:.1f}" for kind, spent in kinds.items())
+    )
+    for name, spent in itertools.islice(milliseconds.items(), 12):
+        print(f"  {spent:6.2f} ms {name[:120]}")
+    return kinds

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import re
 import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import IMDB, need_gpu
+from harness import IMDB, need_gpu, print_kernels
 
 # Warnings of the compiler and the allocator do not matter: these tests measure time.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -112,15 +111,6 @@ def test_share_of_the_device_rate(benchmark: Any, tmp_path: Path) -> None:
     )
 
 
-KINDS_OF_KERNELS = {  # the first pattern that matches counts
-    "attention": "flash|fmha",
-    "matrix products": "gemm|cutlass|xmma|nvjet|cublas",
-    "fused by the compiler": "triton",
-    "clipping and AdamW": "multi_tensor|adam",
-    "copies": "memcpy|memset",
-}
-
-
 @pytest.mark.harness
 @pytest.mark.gpu
 @pytest.mark.parametrize(("rows", "steps"), [("64 x 256", 10), ("16 reviews", 47)])
@@ -137,26 +127,10 @@ def test_where_a_step_goes(
 
     setup = Setup("imdb_roberta", method, [*IMDB, *(FIXED if rows == "64 x 256" else [])], "cuda")
     found = benchmark.pedantic(setup.kernels, args=("cuda_graphs", tmp_path, steps), rounds=1)
-    kinds: dict[str, float] = {}
-    for name, spent in found.items():
-        kind = next(
-            (
-                kind
-                for kind, pattern in KINDS_OF_KERNELS.items()
-                if re.search(pattern, name, re.IGNORECASE)
-            ),
-            "other",
-        )
-        kinds[kind] = kinds.get(kind, 0.0) + spent
+    kinds = print_kernels(f"{method}, {rows}", found)
     benchmark.extra_info.update(
         milliseconds_by_kind=kinds, milliseconds_by_kernel=dict(itertools.islice(found.items(), 40))
     )
-    print(
-        f"{method}, {rows}: {sum(found.values()):.1f} ms a step: "
-        + ", ".join(f"{kind} {spent:.1f}" for kind, spent in kinds.items())
-    )
-    for name, spent in itertools.islice(found.items(), 12):
-        print(f"  {spent:6.2f} ms {name[:120]}")
 
 
 def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import need_gpu
+from harness import need_gpu, print_kernels
 
 # Warnings of the compiler and the allocator do not matter: these tests measure time.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -100,3 +100,52 @@ def test_decoders_against_the_trainers(
         peak_bytes={kind: max(one.peak_bytes for one in paces) for kind, paces in found.items()},
         matmul_flops_per_second=rates,
     )
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+@pytest.mark.parametrize(("source", "method", "batch"), [case[:3] for case in CASES], ids=NAMES)
+def test_where_a_step_of_a_decoder_goes(
+    source: str, method: str, batch: int, benchmark: Any, tmp_path: Path
+) -> None:
+    """Measure milliseconds per step of the cuda_graphs engine by kind of kernel."""
+    need_gpu()
+    from decoders import Decoder
+
+    decoder = Decoder(source, method, batch, 6)
+    found = benchmark.pedantic(decoder.kernels, args=(tmp_path,), rounds=1)
+    kinds = print_kernels(f"{source}, {method}, batches of {batch}", found)
+    benchmark.extra_info.update(milliseconds_by_kind=kinds)
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("method", "gibibytes", "checkpointing"),
+    [("lora", 48, False), ("qlora", 48, False), ("qlora", 16, True)],
+)
+def test_seven_billion_parameters_fit(
+    method: str, gibibytes: int, checkpointing: bool, benchmark: Any, tmp_path: Path
+) -> None:
+    """Train batches of 8 rows of 1,024 tokens with an allocator that gives no more than this."""
+    need_gpu()
+    import torch
+    from decoders import Decoder
+
+    settings = ["data.token_lengths=[1024,1024]"]
+    settings.append(f"budget.gradient_checkpointing={str(checkpointing).lower()}")
+    decoder = Decoder(QWEN, method, 8, 2, settings=settings)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gibibytes * 2**30 / total))
+    try:
+        pace = benchmark.pedantic(
+            decoder.paced,
+            args=("cuda_graphs", tmp_path),
+            kwargs={"epochs": 2, "counts_flops": False},
+            rounds=1,
+        )
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    benchmark.extra_info.update(peak_bytes=pace.peak_bytes)
+    print(f"\n{method}, 8 x 1,024: {pace.peak_bytes / 2**20:,.0f} MiB of {gibibytes} GiB reserved")

@@ -104,18 +104,18 @@ def _states(
     head, projection, found = inner.get_output_embeddings(), projection_of(inner), []
 
     def keep(states: Tensor) -> Tensor:
-        found.append(states.flatten(0, 1)[places])
+        found.append(states.flatten(0, 1).index_select(0, places))
         return states[..., :1]  # nobody reads these outputs
 
     def choose(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        found.append(given[0].flatten(0, 1)[places])
+        found.append(given[0].flatten(0, 1).index_select(0, places))
         return (found[0], *given[1:])
 
     with forward_replaced(head, keep) if projection is not None else _inputs_chosen(head, choose):
         logits: Tensor = model(**model_inputs(batch), use_cache=False).logits
     if projection is not None:
         return found[0], projection
-    return (logits if found else logits.flatten(0, 1)[places]), None
+    return (logits if found else logits.flatten(0, 1).index_select(0, places)), None
 
 
 @contextmanager

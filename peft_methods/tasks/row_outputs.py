@@ -39,7 +39,7 @@ def _decoder_logits(model: nn.Module, head: Any, batch: Batch) -> Tensor:
     own, found = head.forward, []
 
     def score(states: Tensor) -> Tensor:
-        found.append(own(states.flatten(0, 1)[batch[PLACES]]))
+        found.append(own(states.flatten(0, 1).index_select(0, batch[PLACES])))
         return states[..., :1]  # nobody reads these outputs
 
     with forward_replaced(head, score):
@@ -58,7 +58,7 @@ def _rows_of_one_state(base: Any, places: Tensor) -> Iterator[None]:
     inner = body if getattr(body, "pooler", None) is None else body.encoder
 
     def choose(_: nn.Module, __: Any, output: Any) -> Any:
-        states = output[0].flatten(0, 1)[places].unsqueeze(1)
+        states = output[0].flatten(0, 1).index_select(0, places).unsqueeze(1)
         if isinstance(output, tuple):
             return (states, *output[1:])
         output["last_hidden_state"] = states

@@ -171,7 +171,7 @@ class TokenClassification(Task):
 
         labels, logits = batch["labels"], self._logits(model, batch)
         if PLACES in batch:
-            logits = logits.flatten(0, 1)[batch[PLACES]]
+            logits = logits.flatten(0, 1).index_select(0, batch[PLACES])
         return LossSum(
             total=cross_entropy(
                 logits.float().flatten(0, -2),

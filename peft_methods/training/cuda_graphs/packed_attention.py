@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,7 +36,6 @@ class PackedAttention:
     def __init__(self, longest: int) -> None:
         self._longest = -(-longest // BLOCK) * BLOCK
         self._borders: torch.Tensor | None = None
-        self._kernel = self._made_kernel()  # one, since compiled code depends on its identity
 
     def loss(
         self, of_task: Callable[[nn.Module, Batch], LossSum]
@@ -65,42 +65,10 @@ class PackedAttention:
             return
         config._attn_implementation = NAME
         try:
-            with registered(NAME, self._kernel, lambda *_, **__: self._borders):
+            with registered(NAME, _kernel(self._longest), lambda *_, **__: self._borders):
                 yield
         finally:
             config._attn_implementation = before
-
-    def _made_kernel(self) -> Callable[..., Any]:
-        longest = self._longest
-
-        def packed_attention(  # noqa: PLR0917  # transformers passes them by position
-            module: nn.Module,
-            query: torch.Tensor,
-            key: torch.Tensor,
-            value: torch.Tensor,
-            attention_mask: torch.Tensor,
-            dropout: float = 0.0,
-            scaling: float | None = None,
-            sliding_window: int | None = None,
-            **options: Any,
-        ) -> tuple[torch.Tensor, None]:
-            lacking = ("softcap", "s_aux", "position_bias")
-            unknown = [name for name in lacking if options.get(name) is not None]
-            if unknown:
-                raise NotImplementedError(f"the kernel for packed tokens has no {unknown[0]}")
-            return flash_attention(
-                query,
-                key,
-                value,
-                attention_mask,
-                longest,
-                is_causal=bool(getattr(module, "is_causal", True)),
-                window=sliding_window,
-                dropout=dropout,
-                scaling=scaling,
-            )
-
-        return packed_attention
 
     def _mask_for(self, kind: str) -> Callable[..., torch.Tensor]:
         """Return what makes masks for this attention: transformers', within sequences."""
@@ -119,6 +87,43 @@ class PackedAttention:
             return make(q_length=q_length, mask_function=own, **known)
 
         return mask
+
+
+@cache
+def _kernel(longest: int) -> Callable[..., Any]:
+    """Return the attention for sequences of at most this many tokens.
+
+    It is the same function each time, since compiled code depends on its identity.
+    """
+
+    def packed_attention(  # noqa: PLR0917  # transformers passes them by position
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        **options: Any,
+    ) -> tuple[torch.Tensor, None]:
+        lacking = ("softcap", "s_aux", "position_bias")
+        unknown = [name for name in lacking if options.get(name) is not None]
+        if unknown:
+            raise NotImplementedError(f"the kernel for packed tokens has no {unknown[0]}")
+        return flash_attention(
+            query,
+            key,
+            value,
+            attention_mask,
+            longest,
+            is_causal=bool(getattr(module, "is_causal", True)),
+            window=sliding_window,
+            dropout=dropout,
+            scaling=scaling,
+        )
+
+    return packed_attention
 
 
 def has_kernel(model: nn.Module, precision: str) -> bool:
