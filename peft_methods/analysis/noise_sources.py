@@ -10,7 +10,7 @@ import numpy as np
 
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.ranking import Ranking
-from peft_methods.analysis.samples import SEEDS_NEEDED, Sample, sample_of
+from peft_methods.analysis.samples import SEEDS_NEEDED, Sample, same_examples, sample_of
 from peft_methods.analysis.variance_parts import (
     SeedPart,
     Shares,
@@ -114,9 +114,7 @@ def _sample(records: Sequence[Record], comparison: Comparison, metric: str) -> S
         if (predictions := comparison.predictions.get(record.fingerprint)) is not None
         and record.metrics.get(metric) is not None
     ]
-    if len(found) < SEEDS_NEEDED or any(
-        not np.array_equal(one.labels, found[0].labels) for one in found
-    ):
+    if len(found) < SEEDS_NEEDED or not same_examples([one.labels for one in found]):
         return None
     task = task_of(finished[0].spec.recipe)
     return sample_of(np.stack([task.example_scores(one, metric) for one in found]))
