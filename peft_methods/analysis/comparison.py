@@ -228,18 +228,13 @@ def summarize(name: str, records: Sequence[Record]) -> MetricSummary | None:
 
     Missing and nan values are ignored.
     """
-    values = [
-        value
-        for record in records
-        if (value := record.metrics.get(name)) is not None and not math.isnan(value)
-    ]
+    found = [record.metrics.get(name) for record in records]
+    values = [value for value in found if value is not None and not math.isnan(value)]
     if not values:
         return None
     mean = fmean(values)
-    return MetricSummary(
-        mean,
-        math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-        if len(values) > 1
-        else None,
-        len(values),
-    )
+    deviation = None
+    if len(values) > 1:
+        squares = [(value - mean) ** 2 for value in values]
+        deviation = math.sqrt(math.fsum(squares) / (len(values) - 1))
+    return MetricSummary(mean, deviation, len(values))

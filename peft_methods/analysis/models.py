@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.pairs import PairwiseComparison, best_first, compare_pairs
-from peft_methods.analysis.samples import Sample
+from peft_methods.analysis.samples import Sample, same_examples
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.tasks.registry import task_of
 
@@ -118,7 +116,7 @@ def _same_examples(comparison: Comparison, recipes: list[str], metric: str) -> b
         for record in comparison.runs_of(recipe, row.method)
         if (found := comparison.predictions.get(record.fingerprint)) is not None
     ]
-    return all(np.array_equal(one, known[0]) for one in known)
+    return same_examples(known)
 
 
 def _pairs(

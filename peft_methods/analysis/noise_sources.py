@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from peft_methods.analysis.comparison import Comparison
-from peft_methods.analysis.samples import SEEDS_NEEDED, Sample, sample_of
+from peft_methods.analysis.ranking import Ranking
+from peft_methods.analysis.samples import SEEDS_NEEDED, Sample, same_examples, sample_of
 from peft_methods.analysis.variance_parts import (
     SeedPart,
     Shares,
@@ -53,19 +54,17 @@ def noise_sources(
     Runs of the same recipe in which a single part varies, in this comparison or in `others`, tell
     how much that part brings.
     """
-    methods = comparison.rankings[recipe].order
-    metric = comparison.rankings[recipe].metric
+    ranking = comparison.rankings[recipe]
+    methods, metric = ranking.order, ranking.metric
     main = {method: comparison.runs_of(recipe, method) for method in methods}
-    samples = {
-        method: sample
-        for method, records in main.items()
-        if (sample := _sample(records, comparison, metric)) is not None
-    }
+    samples = _samples(comparison, ranking, main)
     if not samples:
         return None
     vary = next(iter(main.values()))[0].spec.recipe.budget.vary
+    # A report has hundreds of sections, few of which have such runs.
+    telling = [one for one in (comparison, *others) if one.varying_alone]
     alone = {
-        method: dict(_alone(main[method], [comparison, *others], metric, sample))
+        method: dict(_alone(main[method], telling, metric, sample))
         for method, sample in samples.items()
     }
     parts = {method: parts_of(sample) for method, sample in samples.items()}
@@ -93,6 +92,19 @@ def _together(parts: Sequence[VarianceParts], alone: Sequence[Mapping[str, SeedP
     )
 
 
+def _samples(
+    comparison: Comparison, ranking: Ranking, main: Mapping[str, Sequence[Record]]
+) -> Mapping[str, Sample]:
+    """Return the statistics of all seeds, by method. The ranking has them, unless it looks at some.
+
+    Where seeds are added, it counts the same number of each method.
+    """
+    if ranking.seeds_added is None:
+        return {method: ranking.samples[method] for method in ranking.order}
+    found = {method: _sample(of, comparison, ranking.metric) for method, of in main.items()}
+    return {method: sample for method, sample in found.items() if sample is not None}
+
+
 def _sample(records: Sequence[Record], comparison: Comparison, metric: str) -> Sample | None:
     """Return the scores of finished runs on the same rows; None for fewer than two."""
     finished = [record for record in records if record.status == "ok"]
@@ -102,9 +114,7 @@ def _sample(records: Sequence[Record], comparison: Comparison, metric: str) -> S
         if (predictions := comparison.predictions.get(record.fingerprint)) is not None
         and record.metrics.get(metric) is not None
     ]
-    if len(found) < SEEDS_NEEDED or any(
-        not np.array_equal(one.labels, found[0].labels) for one in found
-    ):
+    if len(found) < SEEDS_NEEDED or not same_examples([one.labels for one in found]):
         return None
     task = task_of(finished[0].spec.recipe)
     return sample_of(np.stack([task.example_scores(one, metric) for one in found]))

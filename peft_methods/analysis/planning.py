@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -98,9 +98,9 @@ class _Forecast:
         """
         present = max(self.first.seeds, self.second.seeds)
         allowed = [one for one in SEEDS if one > present - (times > 1)] or [present]
-        chances = [partial(self._chance, one, times) for one in allowed]
-        place = min(bisect_left(chances, SURE, key=lambda chance: chance()), len(allowed) - 1)
-        return Plan(allowed[place], times * self.first.examples, chances[place]())
+        chance = cache(partial(self._chance, times=times))
+        place = min(bisect_left(allowed, SURE, key=chance), len(allowed) - 1)
+        return Plan(allowed[place], times * self.first.examples, chance(allowed[place]))
 
     def _chance(self, seeds: int, times: int) -> float:
         """Return the share of draws in which the pair is better, worse or equal."""

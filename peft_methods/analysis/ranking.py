@@ -11,7 +11,14 @@ import numpy as np
 from peft_methods.analysis import groups, pareto, significance
 from peft_methods.analysis.margin import MARGIN, margin_in
 from peft_methods.analysis.pairs import PairwiseComparison, best_first, compare_pairs
-from peft_methods.analysis.samples import SEEDS_NEEDED, Array, Sample, sample_of, scale_of_scores
+from peft_methods.analysis.samples import (
+    SEEDS_NEEDED,
+    Array,
+    Sample,
+    same_examples,
+    sample_of,
+    scale_of_scores,
+)
 from peft_methods.analysis.seed_variance import common_variance
 from peft_methods.analysis.sequential import decide
 from peft_methods.profiling.metrics import METRICS
@@ -152,7 +159,7 @@ def _reason_left_out(
     known = [one for one in found if one is not None]
     if not known or reference is None:
         return NotCompared.NO_PREDICTIONS
-    same = all(np.array_equal(one.labels, reference.labels) for one in known)
+    same = same_examples([reference.labels, *(one.labels for one in known)])
     return None if same else NotCompared.OTHER_EXAMPLES
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,11 @@ class Sample:
     def own_variance(self) -> Estimate:
         """The variance between seeds, by this method's seeds alone."""
         return Estimate(self.seed_variance, np.full_like(self.seed_variance, self.freedom))
+
+
+def same_examples(examples: Sequence[NDArray[Any]]) -> bool:
+    """Whether all are equal. Those of one data set are often the same object."""
+    return all(one is examples[0] or np.array_equal(one, examples[0]) for one in examples)
 
 
 def scale_of_scores(scores: Iterable[Array | None]) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from peft_methods.runs.attempts import without_attempts
 from peft_methods.runs.record import Record
-from peft_methods.runs.record_reader import RecordReader
+from peft_methods.runs.record_reader import RecordReader, record_paths
 from peft_methods.runs.store import PREDICTIONS, StoreError
 from peft_methods.runs.stored_predictions import KeptPredictions, StoredPredictions, StoreWithKept
 from peft_methods.runs.verified import verified_runs
@@ -31,7 +31,7 @@ class StoredRecords:
         self._kept = KeptPredictions()
         found: dict[str, Record] = {}
         reader = RecordReader()
-        for path in self._files(paths):
+        for folder, path in self._files(paths):
             try:
                 record = reader.read(path)
             except StoreError as error:
@@ -41,19 +41,20 @@ class StoredRecords:
                 record.fingerprint not in found
                 or record.finished > found[record.fingerprint].finished
             ):
-                found[record.fingerprint], self._folders[record.fingerprint] = record, path.parent
+                found[record.fingerprint], self._folders[record.fingerprint] = record, folder
         self.records = without_attempts(self._verified(found.values()))
         self.predictions = StoredPredictions(self._folders, self._kept)
 
-    def _files(self, paths: Sequence[Path]) -> Iterator[Path]:
+    def _files(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+        """Yield the folder and the path of each record."""
         for place in paths:
             if place.is_dir():
-                paths = sorted(place.glob("*.json"))
-                if not paths:
+                found = record_paths(place)
+                if not found:
                     self.unreadable.append(f"{place} holds no records. Give a folder of results.")
-                yield from paths
+                yield from ((place, path) for path in found)
             else:
-                yield place
+                yield place.parent, place
 
     def _verified(self, records: Iterable[Record]) -> list[Record]:
         """Return the records, those that do not fit their predictions as failed ones."""

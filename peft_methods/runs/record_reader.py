@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,7 @@ from peft_methods.utils.validation import adapter
 SEEDS = range(2**32)  # that a recipe may have
 SHARED = ("data", "environment")  # whose parts are equal in many records
 OWN = ("fingerprint", "files", "message", "stack", "attempts")  # differ between records
+SEARCHED_APART = {*SHARED, *OWN}
 MOST_PARTS = 10_000  # different parts of records that are looked for in further ones, and texts
 WITHOUT_TEXT = {float, int, bool, type(None)}
 Values = dict[str, Any]
@@ -76,7 +77,7 @@ class RecordReader:
         A failed attempt is left out if the same run also succeeded.
         """
         good, unfit = [], []
-        for path in sorted(folder.glob(f"*{RECORD}")):
+        for path in record_paths(folder):
             try:
                 good.append(self.read(path))
             except StoreError as error:
@@ -93,7 +94,7 @@ class RecordReader:
         spec = self._spec(values.pop("spec"))
         if spec is None:
             return None
-        texts = [value for name, value in values.items() if name not in (*SHARED, *OWN)]
+        texts = [value for name, value in values.items() if name not in SEARCHED_APART]
         for name in SHARED:
             parts = values[name] = {one: self._part(part) for one, part in values[name].items()}
             texts += [list(parts), *(part for part in parts.values() if isinstance(part, str))]
@@ -133,12 +134,17 @@ class RecordReader:
 
     def _check(self, values: Any, own: Any = ()) -> None:
         """Raise `_Private` if a text of these values is private. `own` is of one record alone."""
-        new = _texts(values) - self._texts
+        new = _texts(values, self._texts)
         text = "\n".join((*new, *_texts(own)))  # nothing private goes on in another line
         if text and sanitize.may_tell(text) and sanitize.private(text) != text:
             raise _Private
         if len(self._texts) < MOST_PARTS:
             self._texts |= new
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """Return the paths of a folder's records, in the order of their names."""
+    return sorted(folder.glob(f"*{RECORD}"), key=lambda path: path.name)
 
 
 def _changed(value: T, **changes: Any) -> T:
@@ -149,16 +155,16 @@ def _changed(value: T, **changes: Any) -> T:
     return made
 
 
-def _texts(values: Any) -> set[str]:
-    """Return the texts in JSON values, names included."""
+def _texts(values: Any, known: Set[str] = frozenset()) -> set[str]:
+    """Return the texts in JSON values, names included, but for the known ones."""
     found, left = set[str](), [values]
     while left:
         value = left.pop()
         if isinstance(value, str):
-            found.add(value)
+            found |= {value} - known
             continue
         if isinstance(value, dict):
-            found.update(value)
+            found |= value.keys() - known
             value = value.values()
         left += [one for one in value if type(one) not in WITHOUT_TEXT]
     return found

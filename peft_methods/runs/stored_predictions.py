@@ -80,9 +80,11 @@ class StoredPredictions(Mapping[str, Predictions]):
         self._folders, self._kept = folders, kept or KeptPredictions()
 
     def __getitem__(self, identity: str) -> Predictions:
+        folder = self._folders[identity]
+        if (known := self._kept.get((folder, identity))) is not None:
+            return known
         try:
-            store = StoreWithKept(self._folders[identity], self._kept)
-            found = store.read_predictions_of(identity)
+            found = StoreWithKept(folder, self._kept).read_predictions_of(identity)
         except StoreError as error:
             self.unreadable.append(str(error))
             found = None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,8 +60,8 @@ def verified_runs(store: Store) -> Iterator[VerifiedRuns]:
 
 
 def _digest(record: Record) -> str:
-    values = [record.spec.recipe.task, record.files[PREDICTIONS], scores_of(record)]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    values = record.spec.recipe.task, record.files[PREDICTIONS], scores_of(record)
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def _file_of(folder: Path) -> Path:

@@ -86,14 +86,19 @@ def confusion(
 
 
 def scores_of_confusion(counts: NDArray[np.int64]) -> dict[str, float]:
-    """Return the metrics of SCORES from a confusion matrix, for thousands of runs."""
-    both, true, guessed = np.diag(counts), counts.sum(1), counts.sum(0)
-    f1 = 2 * both / np.maximum(true + guessed, 1)
-    rows = max(1, int(true.sum()))
+    """Return the metrics of SCORES from a confusion matrix, for thousands of runs.
+
+    With few classes, Python's own numbers are several times as fast as arrays.
+    """
+    both, true, guessed = (of.tolist() for of in (counts.diagonal(), counts.sum(1), counts.sum(0)))
+    f1 = [2 * b / max(t + g, 1) for b, t, g in zip(both, true, guessed, strict=True)]
+    precision = [b / max(g, 1) for b, g in zip(both, guessed, strict=True)]
+    recall = [b / max(t, 1) for b, t in zip(both, true, strict=True)]
+    rows, classes = max(1, sum(true)), len(both)
     return {
-        "accuracy": float(both.sum()) / rows,
-        "macro_f1": float(f1.mean()),
-        "weighted_f1": float(f1 @ true) / rows,
-        "macro_precision": float((both / np.maximum(guessed, 1)).mean()),
-        "macro_recall": float((both / np.maximum(true, 1)).mean()),
+        "accuracy": sum(both) / rows,
+        "macro_f1": sum(f1) / classes,
+        "weighted_f1": sum(score * t for score, t in zip(f1, true, strict=True)) / rows,
+        "macro_precision": sum(precision) / classes,
+        "macro_recall": sum(recall) / classes,
     }

@@ -111,6 +111,18 @@ class _CheckedRecords:
         return frozenset(found)
 
     @cached_property
+    def rows_of_each(self) -> list[frozenset[tuple[str, str]]]:
+        """The `rows_of` each record. Those of a method's main runs are the same object."""
+        found: dict[tuple[str, str, str], frozenset[tuple[str, str]]] = {}
+        rows = []
+        for record in self.records:
+            key = record.recipe_name, record.method_name, record.role
+            if key not in found:
+                found[key] = self.rows_of([record])
+            rows.append(found[key])
+        return rows
+
+    @cached_property
     def rows(self) -> list[ResultRow]:
         return [row_of(record) for record in self.records]
 
@@ -139,10 +151,10 @@ def _findings_in_records(
                 yield (name, *found), checked.rows_of(seeds)
     else:
         items = checked.records if rule.scope == "run" else checked.rows
-        of = zip(checked.records, checked.subjects, items, strict=True)
-        for record, subject, item in of:
+        of = zip(checked.subjects, checked.rows_of_each, items, strict=True)
+        for subject, concerns, item in of:
             for found in rule.check(item):
-                yield (subject, *found), checked.rows_of([record])
+                yield (subject, *found), concerns
 
 
 def _findings_in_rows(rule: Rule, rows: Sequence[ResultRow]) -> Iterator[Sequence[str]]:

@@ -46,7 +46,9 @@ def one_class(row: ResultRow) -> Iterator[tuple[str, str]]:
 @rule("V102", "warning", "row")
 def class_missing(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A split lacks a class that another split has."""
-    width = max((len(counts) for counts in row.class_counts.values()), default=0)
+    width = max(map(len, row.class_counts.values()), default=0)
+    if all(len(counts) == width and all(counts) for counts in row.class_counts.values()):
+        return
     seen = [
         any(counts[label : label + 1] > (0,) for counts in row.class_counts.values())
         for label in range(width)

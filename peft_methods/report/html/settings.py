@@ -107,10 +107,12 @@ def split_common(records: Iterable[Record]) -> tuple[Conditions, dict[str, Condi
 
 def _same(first: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return the names that have the same value everywhere."""
-    names = set(first)
-    for one in others:
-        names = {name for name in names if name in one and one[name] == first[name]}
-    return names
+    others, missing = list(others), object()
+    return {
+        name
+        for name, value in first.items()
+        if [one.get(name, missing) for one in others].count(value) == len(others)
+    }
 
 
 def _conditions(

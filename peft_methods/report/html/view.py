@@ -110,10 +110,7 @@ def section_view(
     comparison = section.comparison
     rows, ranking = comparison.rows(), comparison.rankings[section.recipe]
     records = [record for record in comparison.records if record.role == "main"]
-    by_method = {
-        row.method: [record for record in records if record.method_name == row.method]
-        for row in rows
-    }
+    by_method = {row.method: comparison.runs_of(section.recipe, row.method) for row in rows}
     methods = tuple(settings.method_view(row, by_method[row.method], command) for row in rows)
     common, specific = settings.split_common(records)
     listed = records
