@@ -57,10 +57,19 @@ assert list(METHODS)
 torch.set_num_threads(1)  # for models this small more threads only wait for each other
 # Otherwise pytest-benchmark would disable itself in the sessions that tests start.
 os.environ.pop("PYTEST_XDIST_WORKER", None)
-# As in worker processes: otherwise each garbage collection during training would visit all imported
-# objects, which takes half a second.
-gc.collect()
-gc.freeze()
+
+
+def freeze_all() -> None:
+    """Exempt all present objects from garbage collection, as worker processes do.
+
+    A run collects garbage between its phases. Each collection would visit all imported objects and
+    collected tests, which takes half a second.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+freeze_all()
 
 RECIPE = """
 [model]
@@ -139,6 +148,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             and item.get_closest_marker("timeout") is None
         ):
             item.add_marker(pytest.mark.timeout(300))
+
+
+def pytest_collection_finish() -> None:
+    """Freeze the collected tests."""
+    freeze_all()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen() -> None:
+    """Freeze what the modules before have imported."""
+    freeze_all()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -106,7 +106,7 @@ def test_without_xdist_the_first_gpu_is_used(suite: Suite, tmp_path: Path) -> No
 
 
 def test_without_a_gpu_tests_are_skipped_with_the_reason(suite: Suite) -> None:
-    result = suite("-n", "2", "-rs", gpus="")
+    result = suite("-p", "no:xdist", "-rs", gpus="")
     result.assert_outcomes(skipped=6)
     result.stdout.fnmatch_lines(["*needs 1 NVIDIA GPU; visible: none"])
 

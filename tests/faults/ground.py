@@ -31,7 +31,7 @@ from peft_methods.runs.store import SET_ASIDE, Store
 
 METHODS = ("head_only", "lora", "adapter_fusion")
 # With twenty rows little is learnt, and other processes may use the machine.
-SILENCED = "V204,V301,V408,V411"
+SILENCED = "V204,V208,V301,V408,V411"
 TIMEOUT_SECONDS = 300
 
 

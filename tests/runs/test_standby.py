@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nvml_builders import uuid_of
 
 from builders import runs
 from peft_methods.recipes.loading import load_recipe
@@ -33,7 +34,7 @@ from peft_methods.runs.store import Store
 def scheduler(tmp_path: Path) -> Any:
     store = Store(tmp_path / "results")
     store.prepare()
-    one = (DeviceSet(("GPU-a",), 2),)
+    one = (DeviceSet((uuid_of("a"),), 2),)  # other tests use a fork server for it too
     made = new_scheduler(store, "cpu", workers=1, retries=0, devices=one)
     yield made
     made.close()
@@ -72,7 +73,7 @@ def trained(scheduler: Scheduler, wanted: list[RunSpec]) -> tuple[dict[int, int 
     return processes, records
 
 
-@pytest.mark.parametrize("guess", [0, 1])
+@pytest.mark.parametrize("guess", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_prefetched_run_is_trained_first_by_the_standby_worker(
     scheduler: Scheduler, wanted: list[RunSpec], guess: int
 ) -> None:

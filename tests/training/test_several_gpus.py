@@ -63,7 +63,7 @@ def same_results(record: Record, alone: Record) -> None:
 
 
 @pytest.mark.parametrize("name", mostly_slow(METHODS, "full", "lora"))
-def test_losses_of_every_step_and_scores_are_those_of_one_process(
+def test_losses_scores_and_saved_models_are_those_of_one_process(
     name: str, language: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """The loss is per token, and the shares of a batch have different numbers of tokens."""
@@ -74,7 +74,11 @@ def test_losses_of_every_step_and_scores_are_those_of_one_process(
         for where in (ONE, DDP, FSDP)
         if where[1] is None or where[1] in able
     ]
-    alone, *others = run_all(runs, tmp_path / "results")
+    models = [tmp_path / f"models{number}" for number in range(len(runs))]
+    alone, *others = [
+        run_all([run], tmp_path / "results", save_models=place)[0]
+        for run, place in zip(runs, models, strict=True)
+    ]
     if alone.status != "ok":
         pytest.skip(alone.message)
     for record in others:
@@ -84,24 +88,14 @@ def test_losses_of_every_step_and_scores_are_those_of_one_process(
         assert record.metrics["scaling_efficiency"] > 0
         assert len(record.environment["ranks"]) == 2
     assert Store(tmp_path / "results").records()[1] == []
-
-
-def test_a_saved_model_loads_as_usual(language: tuple[Path, Path], tmp_path: Path) -> None:
-    runs = [
-        language_run(over(language_recipe(language, name, epochs=1), *where), name)
-        for name in ("full", "lora")
-        for where in (ONE, FSDP)
-    ]
     ids = torch.arange(8)[None]
-    found = []
-    for number, run in enumerate(runs):
-        models = tmp_path / f"models{number}"
-        (record,) = run_all([run], tmp_path / "results", save_models=models)
-        assert record.status == "ok", record.message
-        with torch.no_grad():
-            found.append(load_trained(models / run.label)(input_ids=ids).logits)
-    for alone, divided in (found[:2], found[2:]):
-        assert torch.allclose(alone, divided, atol=1e-4)
+    with torch.no_grad():
+        expected, *found = [
+            load_trained(place / run.label)(input_ids=ids).logits
+            for run, place in zip(runs, models, strict=True)
+        ]
+    for logits in found:
+        assert torch.allclose(expected, logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("where", [DDP, pytest.param(FSDP, marks=pytest.mark.slow)])

@@ -169,10 +169,10 @@ class RemoteJob:
     def _how_lost(self, error: Exception) -> str:
         if self.place is None:
             return f"no node of the Ray cluster took it: {first_line(error)}"
-        return (
-            f"its node {self.place.node} was lost or preempted, or its worker there was killed: "
-            f"{first_line(error)}"
-        )
+        what = f"its node {self.place.node} was lost or preempted, or its worker there was killed"
+        # Ray's texts on a lost actor are about its own connections.
+        is_plain = isinstance(error, self._ray.exceptions.RayActorError)
+        return what if is_plain else f"{what}: {first_line(error)}"
 
     def has_started(self) -> bool:
         """Whether the job's process runs."""
