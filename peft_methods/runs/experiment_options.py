@@ -21,7 +21,7 @@ class ExperimentOptions:
     is the name of the executor that runs go through, and `request` what it asks of a cluster.
     `adding_seconds` is the time after which no further seeds are added. `devices` are the UUIDs of
     the GPUs to use; by default all of a kind. `isolation` is WARM if runs may follow one another in
-    a process that each of them leaves clean, or FRESH for a process each.
+    a process that each of them leaves clean, FRESH for a process each, or AUTO.
     """
 
     results: Path = DEFAULT_RESULTS

@@ -9,8 +9,9 @@ from peft_methods.utils.units import UnitError, parse
 
 DEFAULT_RETRIES = 1
 WARM, FRESH = "warm", "fresh"
-ISOLATIONS = (WARM, FRESH)
-DEFAULT_ISOLATION = WARM
+AUTO = "auto"  # warm on a CPU; fresh on a GPU, where shared processes have not been measured yet
+ISOLATIONS = (AUTO, WARM, FRESH)
+DEFAULT_ISOLATION = AUTO
 
 
 def parse_timeout(value: str | float | None, setting: str = "timeout") -> float | None:
