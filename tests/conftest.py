@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+# Threads that wait for each other do not spin: tests and their runs share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import bitsandbytes  # noqa: F401
 import datasets  # noqa: F401
 import peft  # noqa: F401

@@ -354,7 +354,7 @@ def test_record_status_is_oom_after_an_oom_kill(
     monkeypatch.setattr(
         "peft_methods.runs.executors.process.out_of_memory_kills", lambda: counted[0]
     )
-    scheduler = new_scheduler(store, "cpu", workers=1, retries=0)
+    scheduler = new_scheduler(store, "cpu", workers=2, retries=0)
     (run,) = runs(tiny_recipe, "lora", "budget.seeds=1")
 
     def kill(event: Event) -> None:

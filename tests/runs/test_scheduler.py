@@ -226,14 +226,14 @@ def test_run_uses_the_current_directory_of_the_session(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The results folder is usually a relative path, and notebooks change their directory."""
-    before = new_scheduler(Store(tmp_path), "cpu", workers=1)
+    before = new_scheduler(Store(tmp_path), "cpu", workers=2)
     before.executor._server.launch()
     before.close()
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     store = Store(Path("results"))
     store.prepare()
-    scheduler = new_scheduler(store, "cpu", workers=1)
+    scheduler = new_scheduler(store, "cpu", workers=2)
     wanted = runs(tiny_recipe, "head_only", "budget.seeds=1", "budget.epochs=1")
     scheduler.submit(wanted)
     records = scheduler.wait(wanted)
@@ -246,7 +246,7 @@ def test_run_uses_the_current_directory_of_the_session(
 def test_close_leaves_no_process_and_no_scratch_files(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "r")
     store.prepare()
-    scheduler = new_scheduler(store, "cpu", workers=1)
+    scheduler = new_scheduler(store, "cpu", workers=2)
     wanted = runs(tiny_recipe, "lora", "budget.epochs=500")
     scheduler.submit(wanted)
 

@@ -34,7 +34,7 @@ from peft_methods.runs.store import Store
 def scheduler(tmp_path: Path) -> Any:
     store = Store(tmp_path / "results")
     store.prepare()
-    one = (DeviceSet((uuid_of("a"),), 2),)  # other tests use a fork server for it too
+    one = (DeviceSet((uuid_of("a"),), 1),)  # other tests use a fork server for it too
     made = new_scheduler(store, "cpu", workers=1, retries=0, devices=one)
     yield made
     made.close()
