@@ -52,6 +52,7 @@ def read(content: bytes) -> dict[str, bytes]:
         saved(compressed=True),
         saved(compressed=False),
     ],
+    ids=("deflated", "stored", "comment", "other_name", "saved_deflated", "saved_stored"),
 )
 def test_members_are_those_of_zipfile(content: bytes) -> None:
     assert read(content) == read_by_zipfile(content)
