@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -155,16 +155,18 @@ def _changed(value: T, **changes: Any) -> T:
     return made
 
 
-def _texts(values: Any, known: Set[str] = frozenset()) -> set[str]:
-    """Return the texts in JSON values, names included, but for the known ones."""
+def _texts(values: Any, known: set[str] | frozenset[str] = frozenset()) -> set[str]:
+    """Return the texts in JSON values, names included, but for texts and mappings that are known."""
     found, left = set[str](), [values]
     while left:
         value = left.pop()
         if isinstance(value, str):
-            found |= {value} - known
+            if value not in known:
+                found.add(value)
             continue
         if isinstance(value, dict):
-            found |= value.keys() - known
+            if not known.issuperset(value):
+                found.update(value)
             value = value.values()
         left += [one for one in value if type(one) not in WITHOUT_TEXT]
     return found
