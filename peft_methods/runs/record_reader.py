@@ -156,7 +156,7 @@ def _changed(value: T, **changes: Any) -> T:
 
 
 def _texts(values: Any, known: set[str] | frozenset[str] = frozenset()) -> set[str]:
-    """Return the texts in JSON values, names included, but for texts and mappings that are known."""
+    """Return the texts in JSON values, names included, without those that are known."""
     found, left = set[str](), [values]
     while left:
         value = left.pop()
