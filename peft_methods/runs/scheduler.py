@@ -164,8 +164,10 @@ class Scheduler:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
         for run, reason in self._queue.hopeless(self._failures.reason_to_end):
             self._give_up(run, record_without_result(run, "failed", reason))
-        started = [self._start(ready) for ready in iter(self._next, None)]
-        if started and self._queue:
+        before = len(self._running)
+        for ready in iter(self._next, None):
+            self._start(ready)
+        if len(self._running) > before and self._queue:
             known = self.executor.prefetched()
             most = max(1, self.executor.prefetch_limit - len(known))
             following = self._queue.following(most, without=known)
