@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
-
-SETTINGS = ("budget.epochs=1", "data.train=40")
 
 
 class Session:
@@ -50,10 +48,22 @@ class Session:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    made = Session(tmp_path / "results")
-    yield made
-    made.scheduler.close()
+def sessions(tmp_path: Path) -> Iterator[Callable[..., Session]]:
+    """Return a function that makes a session, with a folder of its own."""
+    made: list[Session] = []
+
+    def make(**more: Any) -> Session:
+        made.append(Session(tmp_path / f"results{len(made)}", **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.scheduler.close()
+
+
+@pytest.fixture
+def session(sessions: Callable[..., Session]) -> Session:
+    return sessions()
 
 
 def seeds_of(recipe: Path, method: Method, count: int, **changes: Any) -> list[RunSpec]:
@@ -68,29 +78,28 @@ def isolation(record: Record) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_method_gives_the_same_in_one_process_in_any_order(
-    tiny_recipe: Path, tmp_path: Path
+    sessions: Callable[..., Session], tiny_recipe: Path
 ) -> None:
-    names = ("full", "lora", "qlora", "ia3", "adapter", "adapter_fusion", "prompt", "lora")
+    names = ("full", "lora", "qlora", "ia3", "adapter", "adapter_fusion", "bitfit", "lora")
     runs = [
         replace(small_runs(tiny_recipe, name)[0], seed=place) for place, name in enumerate(names)
     ]
-    fresh = Session(tmp_path / "fresh", isolation="fresh")
+    fresh = sessions(isolation="fresh")
     expected = fresh.results(fresh.train(runs))
-    fresh.scheduler.close()
     for order in (runs, runs[::-1]):
-        session = Session(tmp_path / f"warm{runs.index(order[0])}")
+        session = sessions()
         records = session.train(order)
-        found = session.results(records)
-        session.scheduler.close()
-        assert found == [expected[runs.index(run)] for run in order]
+        assert session.results(records) == [expected[runs.index(run)] for run in order]
         assert [isolation(record)["left_behind"] for record in records] == [[]] * len(runs)
         assert len(set(session.processes.values())) == 1
 
 
 def test_next_seed_and_next_method_use_the_same_process_and_give_the_same(
-    session: Session, tiny_recipe: Path, tmp_path: Path
+    sessions: Callable[..., Session], tiny_recipe: Path
 ) -> None:
+    session, fresh = sessions(), sessions(isolation="fresh")
     (lora,), (full,) = (small_runs(tiny_recipe, name) for name in ("lora", "full"))
     runs = [lora, replace(lora, seed=1), full]
     records = session.train(runs)
@@ -98,9 +107,7 @@ def test_next_seed_and_next_method_use_the_same_process_and_give_the_same(
         {"process": "warm", "runs_before": before, "left_behind": []} for before in range(3)
     ]
     assert len(set(session.processes.values())) == 1
-    fresh = Session(tmp_path / "fresh", isolation="fresh")
     again = fresh.train(runs)
-    fresh.scheduler.close()
     assert len(set(fresh.processes.values())) == 3
     assert [isolation(record) for record in again] == [{"process": "fresh", "runs_before": 0}] * 3
     assert session.results(records) == fresh.results(again)
@@ -129,16 +136,15 @@ def test_run_that_leaves_something_behind_is_followed_by_a_fresh_process(
 
 
 def test_random_states_environment_and_directory_are_reset(
-    session: Session, tiny_recipe: Path, tmp_path: Path
+    sessions: Callable[..., Session], tiny_recipe: Path
 ) -> None:
+    session, fresh = sessions(), sessions(isolation="fresh")
     leaking = seeds_of(tiny_recipe, Leaking(learning_rate=5e-2, leak="random state"), 1)
     clean = seeds_of(tiny_recipe, Leaking(learning_rate=5e-2), 1)
     first, second = session.train([*leaking, *clean])
     assert isolation(first)["left_behind"] == []
     assert isolation(second)["runs_before"] == 1
-    fresh = Session(tmp_path / "fresh", isolation="fresh")
     again = fresh.train(clean)
-    fresh.scheduler.close()
     assert session.results([second]) == fresh.results(again)
 
 
@@ -157,20 +163,22 @@ def test_crash_in_the_second_run_of_a_process_costs_one_run(
     assert before == [0, 0, 0]
 
 
-def test_runs_side_by_side_have_a_process_each(tiny_recipe: Path, tmp_path: Path) -> None:
-    session = Session(tmp_path / "results", workers=2)
+def test_runs_side_by_side_have_a_process_each(
+    sessions: Callable[..., Session], tiny_recipe: Path
+) -> None:
+    session = sessions(workers=2)
     records = session.train(seeds_of(tiny_recipe, Leaking(learning_rate=5e-2), 6))
-    session.scheduler.close()
     assert len(set(session.processes.values())) == 2
     assert sum(isolation(record)["runs_before"] == 0 for record in records) == 2
 
 
-def test_run_in_a_warm_process_can_time_out(tiny_recipe: Path, tmp_path: Path) -> None:
-    session = Session(tmp_path / "results", timeout=30, retries=0)
+def test_run_in_a_warm_process_can_time_out(
+    sessions: Callable[..., Session], tiny_recipe: Path
+) -> None:
+    session = sessions(timeout=30, retries=0)
     sound = seeds_of(tiny_recipe, Misbehaving(learning_rate=5e-2), 2)
     (hanging,) = seeds_of(tiny_recipe, Misbehaving(learning_rate=5e-2, way="hang"), 1)
     first, hung, second = session.train([sound[0], hanging, sound[1]])
-    session.scheduler.close()
     assert hung.status == "timeout"
     assert "misbehaving_methods.py" in hung.stack
     assert [isolation(record)["runs_before"] for record in (first, second)] == [0, 0]

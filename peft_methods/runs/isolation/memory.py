@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from peft_methods.profiling.memory import STATUS, process_status
 from peft_methods.training.cuda_graphs.compile import forget_compiled
 
 MIB = 2**20
+MOST_NAMED = 5  # blocks
 MOST_TENSOR_BYTES = MIB  # left on the host: small constants of libraries
 MOST_GROWTH = 256 * MIB  # of the resident memory, in all runs of a process together
 MOST_RELATIVE_GROWTH = 0.1  # of the resident memory after the first run
@@ -48,6 +50,15 @@ def living_tensor_bytes() -> int:
     return sum(found.values())
 
 
+def _blocks_on_device() -> list[int]:
+    """Return the sizes in bytes of the blocks that torch's allocator has handed out."""
+    if not torch.cuda.is_initialized() or not torch.cuda.memory_allocated():  # type: ignore[no-untyped-call]
+        return []
+    segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+    blocks = [block for segment in segments for block in segment["blocks"]]
+    return [block["size"] for block in blocks if block["state"] == "active_allocated"]
+
+
 class MemoryLeft:
     """What a process holds after each of its runs, beside what it held before."""
 
@@ -58,9 +69,12 @@ class MemoryLeft:
     def left_behind(self) -> list[str]:
         """Describe what the run that has just ended has left. Call it after `free_all`."""
         found = []
-        on_device = torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
-        if on_device:
-            found.append(f"{on_device:,} bytes are still allocated on the GPU")
+        if blocks := _blocks_on_device():
+            largest = ", ".join(f"{size:,}" for size in sorted(blocks, reverse=True)[:MOST_NAMED])
+            found.append(
+                f"{sum(blocks):,} bytes are still allocated on the GPU, in {len(blocks)} blocks "
+                f"(the largest: {largest})"
+            )
         tensors = living_tensor_bytes() - self._tensors
         if tensors > MOST_TENSOR_BYTES:
             found.append(f"tensors of {tensors / MIB:,.1f} MiB are still alive on the host")

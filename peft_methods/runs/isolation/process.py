@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ class RunProcess:
         self._compiled: RunSpec | None = None
         self._memory = MemoryLeft()
         self._before: State = {}
-        self._random = _RandomState.now()
+        self._random, self._path = _RandomState.now(), list(sys.path)
 
     def begin(self, run: RunSpec, threads: int) -> None:
         """Get ready for a run, and remember the state of the process."""
@@ -50,6 +51,7 @@ class RunProcess:
         _reset_settings()
         free_all()
         self._random.restore()
+        sys.path[:] = self._path  # the compiler adds a folder
         left = [
             *changes(self._before, process_state()),
             *self._memory.left_behind(),

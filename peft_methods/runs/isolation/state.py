@@ -32,7 +32,10 @@ PRECISIONS = (
     "allow_fp16_accumulation",
 )
 PEFT_MAPPINGS = ("PEFT_TYPE_TO_CONFIG_MAPPING", "PEFT_TYPE_TO_TUNER_MAPPING")
-IDLE_THREADS = ("tqdm_monitor",)  # wakes up every ten seconds
+# The first wakes up every ten seconds. The second are autograd's, the third the compiler's: they
+# wait for work as long as the process lasts.
+IDLE_THREADS = ("tqdm_monitor", "Dummy-", "ThreadPoolExecutor-")
+MADE_BY_COMPILER = ("torch.fx.", "torch._", "torch.jit.")  # modules of classes made at run time
 LONGEST = 60  # characters of a value in a description
 
 
@@ -182,12 +185,11 @@ def _python() -> dict[str, Any]:
     import numpy as np
 
     return {
-        "sys.path": list(sys.path),
         "signal handlers": [signal.getsignal(one) for one in sorted(signal.valid_signals())],
         "the level of logging": logging.getLogger().level,
         "numpy.geterr()": np.geterr(),
         "threads of Python": sorted(
-            one.name for one in threading.enumerate() if one.name not in IDLE_THREADS
+            one.name for one in threading.enumerate() if not one.name.startswith(IDLE_THREADS)
         ),
         "child processes": _children(),
     }
@@ -206,21 +208,30 @@ def _code() -> dict[str, Any]:
     found = {**_functions("torch.nn.functional", F), **_functions("torch", torch)}
     for base in (nn.Module, torch.optim.Optimizer, torch.Tensor):
         for kind in (base, *_subclasses(base)):
-            found |= _functions(f"{kind.__module__}.{kind.__qualname__}", kind)
+            if not kind.__module__.startswith(MADE_BY_COMPILER):
+                found |= _functions(f"{kind.__module__}.{kind.__qualname__}", kind)
     return found
 
 
 def _functions(name: str, place: type | ModuleType) -> dict[str, Any]:
     return {
-        f"{name}.{key}": _without_profiling(value)
+        f"{name}.{key}": _original(value)
         for key, value in vars(place).items()
         if isinstance(value, CODE)
     }
 
 
-def _without_profiling(function: Any) -> Any:
-    """Return the function that torch has wrapped when the first optimizer of a class was made."""
-    return function.__wrapped__ if getattr(function, "hooked", False) else function
+def _original(function: Any) -> Any:
+    """Return the function that torch itself has wrapped, at the first use of a class or a compiler.
+
+    These are the step of an optimizer, and how dynamo counts new modules. torch 2.11 to 2.13.
+    """
+    if getattr(function, "hooked", False):
+        return function.__wrapped__
+    if getattr(function, "__module__", "") == "torch._dynamo.mutation_guard":
+        inner = [cell.cell_contents for cell in function.__closure__ or ()]
+        return next((one for one in inner if callable(one)), function)
+    return function
 
 
 def _subclasses(base: type) -> Iterator[type]:
