@@ -736,10 +736,6 @@ class FinishedExperiment:
         """Return the records of the task's method."""
         return [record for record in self.records if record.method_name == task.method.name]
 
-    def verify(self) -> bool:
-        """Return True: no run is repeated."""
-        return True
-
     def prerequisite_records(self, task: Any) -> list[Record]:
         """Return no records: the runs have no prerequisites."""
         return []

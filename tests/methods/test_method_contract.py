@@ -22,6 +22,7 @@ from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import count_parameters, load_trainable, save_trainable
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import ModelSpec
+from peft_methods.training.weight_checks import fingerprint
 from peft_methods.utils.errors import ModelError, OptionError
 
 ENCODERS = ("bert", "roberta", "mpnet", "distilbert")
@@ -127,7 +128,7 @@ def test_a_step_moves_all_of_it_and_nothing_else(
         method,
         prerequisite_folders(method, tiny_models[base.architecture.model_type], tmp_path),
     )
-    frozen = {n: parameters.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
+    frozen = {n: fingerprint(p) for n, p in model.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     model.train()
@@ -142,7 +143,7 @@ def test_a_step_moves_all_of_it_and_nothing_else(
     key = MODULE_MAPS[base.architecture.model_type].key
     unmoved = [n for n, p in model.named_parameters() if n in start and torch.equal(start[n], p)]
     assert [n for n in unmoved if not n.endswith((f"{key}.bias", ".key.bias"))] == []
-    assert {n: parameters.digest(p) for n, p in model.named_parameters() if n in frozen} == frozen
+    assert {n: fingerprint(p) for n, p in model.named_parameters() if n in frozen} == frozen
 
 
 def test_what_is_saved_and_loaded_gives_the_same_logits(
@@ -404,8 +405,6 @@ def test_frozen_biases_of_4bit_maps_stay_what_they_are(
         precision=precision,
     )
     model = apply(base, method)
-    before = {n: parameters.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
+    before = {n: fingerprint(p) for n, p in model.named_parameters() if not p.requires_grad}
     logits(model)
-    assert {
-        n: parameters.digest(p) for n, p in model.named_parameters() if not p.requires_grad
-    } == before
+    assert {n: fingerprint(p) for n, p in model.named_parameters() if not p.requires_grad} == before

@@ -22,7 +22,7 @@ from peft_methods.utils.errors import first_line
 LENGTH = 64  # tokens of a tried row, if there are as short ones
 # Differences relative to the whole. Other examples change nothing; another kernel of attention and
 # products of other shapes round differently, in 16 bits much more than in 32.
-ALLOWED_CHANGE, ALLOWED_DIFFERENCE = 1e-5, {"full": 1e-3, "half": 5e-2}
+ALLOWED_CHANGE, ALLOWED_DIFFERENCE = 1e-5, {"single": 1e-3, "half": 5e-2}
 
 
 class PackedCheck:
@@ -56,7 +56,7 @@ class PackedCheck:
         here, alone = states[start:end], alone[: end - start]
         if (here - changed[start:end]).norm() > ALLOWED_CHANGE * here.norm():
             return "an example sees the examples beside it"
-        allowed = ALLOWED_DIFFERENCE["full" if self._precision == "fp32" else "half"]
+        allowed = ALLOWED_DIFFERENCE["single" if self._precision == "fp32" else "half"]
         if (here - alone).norm() > allowed * alone.norm():
             return "an example has other states than alone"
         if (loss - expected).abs() > allowed * expected.abs():
