@@ -14,12 +14,22 @@ from peft_methods.runs.executors import host_memory
 from peft_methods.runs.executors.devices import DeviceSet, Resources
 from peft_methods.runs.executors.jobs import RunJob
 from peft_methods.runs.executors.local import LocalExecutor
+from peft_methods.runs.executors.process import fork_server
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.store import Store
 
+GPUS = ("GPU-a", "GPU-b", "GPU-c")
 ONE, TWO = Resources(1, 1), Resources(2, 2)
 MakeJob = Callable[..., RunJob]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _servers_end() -> Iterator[None]:
+    """End the fork servers of these GPUs, whose imports nobody waits for."""
+    yield
+    for gpus in (GPUS, GPUS[:1]):
+        fork_server(DeviceSet(gpus))._end(os.getpid())
 
 
 @pytest.fixture
@@ -39,7 +49,7 @@ def make_job(tiny_recipe: Path, tmp_path: Path) -> MakeJob:
 @pytest.fixture
 def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
     monkeypatch.setattr(host_memory, "free_bytes", lambda: 2**40)
-    made = LocalExecutor([DeviceSet((f"GPU-{letter}",), 1) for letter in "abc"], tmp_path)
+    made = LocalExecutor([DeviceSet((gpu,), 1) for gpu in GPUS], tmp_path)
     yield made
     made.close()
 
