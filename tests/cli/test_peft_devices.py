@@ -54,6 +54,7 @@ def suite(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyP
         pytester.makeconftest(conftest)
         pytester.makepyfile(test_suite=tests)
         own = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", "-p", "no:randomly")
+        own += ("-p", "no:hypothesispytest")  # its imports take longer than all else
         return pytester.runpytest_subprocess(*own, *arguments)
 
     return run
