@@ -26,9 +26,9 @@ an installed package can bring others. `deterministic` allows on a GPU only oper
 identical bits every time (on a CPU all do). Runs with a record in `results` from an earlier session
 are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state, so that a
 killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a run. One
-whose process was killed or GPU failed is retried `retries` times. `isolation`: "warm" (a process
-does one run after another, as long as each leaves it as it was), "fresh" (a process each), or
-"auto": warm on a CPU, fresh on a GPU.
+whose process was killed or GPU failed is retried `retries` times. `isolation`: "fresh" (a process
+for each run), or "warm" (a process does one run after another, as long as each leaves it as it
+was).
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of

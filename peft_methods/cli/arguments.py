@@ -139,10 +139,9 @@ def _add_execution(group: OptionGroup) -> None:
     group.addoption(
         "--peft-isolation",
         metavar="KIND",
-        default="auto",
-        help="warm: a process of this machine does one run after another, as long as each leaves "
-        "it as it was; fresh: a process each; auto: warm on a CPU, fresh on a GPU "
-        "(default: %(default)s)",
+        default="fresh",
+        help="fresh: a process for each run; warm: a process of this machine does one run after "
+        "another, as long as each leaves it as it was (default: %(default)s)",
     )
 
 

@@ -9,7 +9,7 @@ from peft_methods.data.facts import TextData, TokenData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import Labelling
 from peft_methods.data.token_rows import TokenRows
-from peft_methods.models.tokenizer import chat_template, tokenizer_state
+from peft_methods.models.tokenizer import chat_template, keep_settings, tokenizer_state
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.cache import cached
 
@@ -33,11 +33,11 @@ def tokenize(
     rows of it may be. Raises `DataError` otherwise.
     """
     tokens, truncated = {}, {}
-    for name, table in data.splits.items():
-        tokens[name], truncated[name] = _tokenize_table(
-            table, data.tokenizer or tokenizer, spec, task
-        )
-    notes = (*data.facts.notes, *(task.check_tokens(tokens, spec) if check else ()))
+    used = data.tokenizer or tokenizer
+    with keep_settings(used):
+        for name, table in data.splits.items():
+            tokens[name], truncated[name] = _tokenize_table(table, used, spec, task)
+        notes = (*data.facts.notes, *(task.check_tokens(tokens, spec) if check else ()))
     return TokenData(**tokens, facts=replace(data.facts, truncated=truncated, notes=notes))
 
 

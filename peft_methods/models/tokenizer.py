@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,29 @@ def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any | None:
     # truncation and padding change with every call
     state = {name: part for name, part in whole.items() if name not in {"truncation", "padding"}}
     return [state, tokenizer.truncation_side, list(tokenizer.model_input_names)]
+
+
+@contextlib.contextmanager
+def keep_settings(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Undo what calls change in a tokenizer: how it truncates and pads.
+
+    It would be saved with the tokenizer, and depend on which texts were tokenized here and which
+    were found in the cache.
+    """
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        backend.no_truncation()
+        backend.no_padding()
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -20,8 +20,8 @@ class ExperimentOptions:
     again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers; `executor`
     is the name of the executor that runs go through, and `request` what it asks of a cluster.
     `adding_seconds` is the time after which no further seeds are added. `devices` are the UUIDs of
-    the GPUs to use; by default all of a kind. `isolation` is WARM if runs may follow one another in
-    a process that each of them leaves clean, FRESH for a process each, or AUTO.
+    the GPUs to use; by default all of a kind. `isolation` is FRESH for a process each, WARM if
+    runs may follow one another in a process that each of them leaves clean.
     """
 
     results: Path = DEFAULT_RESULTS

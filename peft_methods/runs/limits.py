@@ -9,9 +9,8 @@ from peft_methods.utils.units import UnitError, parse
 
 DEFAULT_RETRIES = 1
 WARM, FRESH = "warm", "fresh"
-AUTO = "auto"  # warm on a CPU; fresh on a GPU, where shared processes have not been measured yet
-ISOLATIONS = (AUTO, WARM, FRESH)
-DEFAULT_ISOLATION = AUTO
+ISOLATIONS = (FRESH, WARM)
+DEFAULT_ISOLATION = FRESH
 
 
 def parse_timeout(value: str | float | None, setting: str = "timeout") -> float | None:

@@ -231,3 +231,20 @@ def test_majority_is_the_score_of_a_constant_prediction_on_test(
     }
     found = TASKS["text_classification"].trivial_baseline(splits, ("a", "b"))
     assert found["accuracy"] == majority
+
+
+@pytest.mark.parametrize(
+    ("less", "count"),
+    [
+        (1e6, 0),  # of a tiny model: resident memory does not repeat so exactly
+        (30e6, 0),
+        (60e6, 1),
+    ],
+)
+def test_v506_takes_noise_of_resident_memory_for_no_difference(less: float, count: int) -> None:
+    values = {"total_parameters": 24_000}
+    rows = (
+        lora(maximum_memory=100e6, **values),
+        ResultRow("QLoRA", "qlora", maximum_memory=100e6 - less, **values),
+    )
+    assert len(fires("V506", *rows)) == count

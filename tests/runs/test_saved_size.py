@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoTokenizer
 
 from builders import prepared, run_here, small_runs
 from peft_methods.methods.registry import METHODS
@@ -80,3 +82,23 @@ def test_record_has_both_sizes_of_the_saved_model(tiny_recipe: Path, tmp_path: P
     assert metrics["total_parameters"] is not None
     assert small < 0.2 * whole
     assert whole > FLOAT * metrics["total_parameters"]
+
+
+def test_saved_tokenizer_is_the_models_whether_or_not_rows_were_tokenized(
+    tiny_recipe: Path, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    """A call of a tokenizer changes how it truncates and pads. Cached rows need no call."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models["bert"])
+    tokenizer.backend_tokenizer.enable_truncation(9)
+    tokenizer.backend_tokenizer.enable_padding(length=9)
+    shutil.copytree(tiny_models["bert"], tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    saved = []
+    for length in (64, 4):
+        _, _, base, model, _ = prepared(
+            tiny_recipe, "lora", f"model.source={tmp_path / 'model'}", f"data.max_length={length}"
+        )
+        (run,) = small_runs(tiny_recipe, "lora", f"model.source={tmp_path / 'model'}")
+        save_trained(model, run, base, tmp_path / f"saved{length}")
+        saved.append((tmp_path / f"saved{length}" / "tokenizer.json").read_text())
+    assert saved == [(tmp_path / "model" / "tokenizer.json").read_text()] * 2

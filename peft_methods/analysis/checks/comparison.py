@@ -21,6 +21,7 @@ FASTER, SLOWER = 0.5, 4.0
 LEAST_RATIO = 2.0  # of a method's learning rate to that of full fine-tuning
 # Most that 4-bit weights can save, per weight: 3.5 of its 4 bytes, and a half-precision copy.
 SAVED_BYTES = 6.0
+REPEATABLE_BYTES = 32 * 2**20  # a run's resident memory repeats to within this
 
 
 @rule("V501", "note", "method")
@@ -241,6 +242,9 @@ def _time_against(row: ResultRow, lora: ResultRow) -> Iterator[str]:
 
 def _memory_against(row: ResultRow, lora: ResultRow) -> Iterator[str]:
     weights = row.total_parameters or lora.total_parameters
-    if weights and row.memory and lora.memory and lora.memory - row.memory > SAVED_BYTES * weights:
-        less, saved = (lora.memory - row.memory) / 1e6, 3.5 * weights / 1e6
-        yield f"{less:,.0f} MB less than LoRA, but 4-bit weights save only {saved:,.0f} MB"
+    if not (weights and row.memory and lora.memory):
+        return
+    less = lora.memory - row.memory
+    if less > max(SAVED_BYTES * weights, REPEATABLE_BYTES):
+        saved = 3.5 * weights / 1e6
+        yield f"{less / 1e6:,.0f} MB less than LoRA, but 4-bit weights save only {saved:,.0f} MB"

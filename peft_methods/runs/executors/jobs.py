@@ -10,7 +10,7 @@ from typing import Literal
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.executors.devices import NO_GPU, DeviceSet, Resources
-from peft_methods.runs.limits import AUTO, FRESH, WARM
+from peft_methods.runs.limits import FRESH, WARM
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
@@ -40,8 +40,8 @@ class RunJob:
 
     The devices have what the job `needs`. With `checkpoint`, each epoch's state is saved, and
     training resumes where an earlier process was killed. `attempts` describes how earlier attempts
-    ended. With the `isolation` WARM, or AUTO on a CPU, an executor may have a process do several
-    runs, as long as each leaves it clean.
+    ended. With the `isolation` WARM an executor may have a process do several runs, as long as each
+    leaves it clean.
     """
 
     run: RunSpec
@@ -69,10 +69,7 @@ class RunJob:
     @property
     def may_share_process(self) -> bool:
         """Whether its process may do other runs too. Those on several GPUs start their own."""
-        wanted = self.isolation
-        if wanted == AUTO:
-            wanted = WARM if self.run.device == "cpu" else FRESH
-        return wanted == WARM and self.run.recipe.budget.gpus == 1
+        return self.isolation == WARM and self.run.recipe.budget.gpus == 1
 
     @property
     def is_first_attempt(self) -> bool:
