@@ -33,6 +33,7 @@ from peft_methods.analysis.margin import MARGIN
 from peft_methods.api import PrintableComparison
 from peft_methods.data import splits, tokenize
 from peft_methods.methods.base import ApplyContext
+from peft_methods.methods.registry import METHODS
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
 from peft_methods.plugin import EXPERIMENT
@@ -182,6 +183,11 @@ def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
     """Return parameters of a test, of which all but the quick ones are marked slow."""
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
+
+# What every test tries by default. The other methods keep the contract in tests/methods on BERT;
+# elsewhere they are marked slow.
+CORE = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
+METHOD_NAMES = mostly_slow(METHODS, *CORE)
 
 DECODER_SIZES = {**SIZES, "num_key_value_heads": 1}  # two query heads share keys and values
 DECODER_ENDS = {"bos_token_id": 2, "eos_token_id": 3}

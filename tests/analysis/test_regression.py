@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import BENCHMARK, error_line, make_record, records_of, with_settings
+from builders import BENCHMARK, CORE, error_line, make_record, records_of, with_settings
 from peft_methods.analysis.baseline import Baseline, Entry, auto_path, read_baseline, slug
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.regression import RegressionCheck
@@ -35,7 +35,6 @@ from peft_methods.utils.errors import OptionError
 
 PASSED = "No metric is worse by more than its tolerance and chance."
 Figures = dict[str, list[float]]
-METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 
 
 def problems(result: pytest.RunResult) -> list[str]:
@@ -274,7 +273,7 @@ def test_session_is_added_to_a_baseline(tell: Any) -> None:
 def test_common_shift_is_found_if_no_single_change_is_significant(base: Any) -> None:
     rng = np.random.default_rng(4)
     before, now = [], []
-    for number, method in enumerate(METHODS):
+    for number, method in enumerate(CORE):
         seeds = 0.85 + 0.01 * number + np.asarray([-0.023, 0.0, 0.023])
         before += records_of(method, seeds.tolist())
         now += records_of(method, (seeds - 0.0165 + 0.002 * rng.standard_normal()).tolist())
@@ -503,7 +502,7 @@ def test_session_without_records_fails_every_baseline_method() -> None:
     baseline = read_baseline(next((BENCHMARK.parent / "baselines").glob("*/embedded.json")))
     entries = RegressionCheck({"embedded": baseline}).check_common([])
     assert [(entry.recipe, entry.method) for entry in entries] == [
-        ("embedded", method) for method in METHODS
+        ("embedded", method) for method in CORE
     ]
     assert all(entry.is_failure for entry in entries)
     assert "embedded-full: in the baseline" in str(entries[0])

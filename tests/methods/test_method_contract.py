@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from builders import TASK
+from builders import CORE, TASK
 from peft_methods.methods.adapters.modules import Bottleneck, Fusion
 from peft_methods.methods.base import FAMILIES, TRAINED, ApplyContext, Method
 from peft_methods.methods.registry import METHODS
@@ -82,7 +82,18 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return result
 
 
-@pytest.fixture(params=[(name, family) for name in METHODS for family in ENCODERS], ids="-".join)
+CASES = [
+    pytest.param(
+        (name, family),
+        id=f"{name}-{family}",
+        marks=() if name in CORE or family == "bert" else pytest.mark.slow,
+    )
+    for name in METHODS
+    for family in ENCODERS
+]
+
+
+@pytest.fixture(params=CASES)
 def case(
     request: pytest.FixtureRequest, tiny_models: dict[str, Path]
 ) -> tuple[Method, loading.LoadedModel]:
@@ -234,8 +245,10 @@ def test_possible_counts_contain_the_expected_count(
 
 
 def test_methods_are_listed_by_family_then_order() -> None:
-    first = ["full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion"]
-    assert [name for name in METHODS if name in first] == first
+    assert [name for name in METHODS if name in CORE] == list(CORE)
+    assert [METHODS[name].info.rank for name in METHODS] == sorted(
+        METHODS[name].info.rank for name in METHODS
+    )
     assert METHODS.reference == "full"
 
 

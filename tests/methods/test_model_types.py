@@ -10,6 +10,7 @@ import torch
 from builders import (
     CONFIGS,
     DECODERS,
+    METHOD_NAMES,
     MORE_CONFIGS,
     SEQ2SEQ,
     SMALL,
@@ -75,7 +76,7 @@ def method_of(name: str) -> Method:
         [*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ], "modernbert", "deberta-v2", "llama", "gpt2"
     ),
 )
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", METHOD_NAMES)
 def test_every_method_on_every_type(kind: str, name: str, models: dict[str, Path]) -> None:
     """The outputs start as the base model's, and every trained parameter has a gradient."""
     method = method_of(name)

@@ -277,9 +277,9 @@ def test_all_trains_the_fusion_on_bundled_data(tmp_path: Path) -> None:
     methods = {method.name: method for method in chosen_methods(recipe, None)}
     assert list(methods) == list(METHODS)
     shipped = {method.name: method for method in chosen_methods(load_recipe("embedded"))}
-    for name, method in methods.items():
-        assert method.learning_rate == shipped[name].learning_rate
-        assert method.head_learning_rate == shipped[name].head_learning_rate
+    for method in shipped.values():
+        assert methods[method.name].learning_rate == method.learning_rate
+        assert methods[method.name].head_learning_rate == method.head_learning_rate
     assert methods["adapter_fusion"] == shipped["adapter_fusion"]
     assert not with_methods(recipe).notes
 

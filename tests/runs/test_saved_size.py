@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from builders import prepared, run_here, small_runs
-from peft_methods.methods.registry import METHODS
+from builders import METHOD_NAMES, prepared, run_here, small_runs
 from peft_methods.models.parameters import size_of
 from peft_methods.models.safetensors_size import safetensors_bytes
 from peft_methods.runs.export import save_trained
@@ -42,7 +41,7 @@ def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", METHOD_NAMES)
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_size_of_every_method_is_that_of_the_saved_folder(
     name: str, kind: str, tiny_models: dict[str, Path], tiny_recipe: Path, tmp_path: Path
@@ -57,7 +56,7 @@ def test_size_of_every_method_is_that_of_the_saved_folder(
     assert weights == []  # none were written
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", METHOD_NAMES)
 def test_checkpoint_holds_what_a_task_needs_beside_the_base_model(
     name: str, tiny_recipe: Path, tmp_path: Path
 ) -> None:

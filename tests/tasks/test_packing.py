@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import (
+    CORE,
     DECODERS,
     Recorder,
     StepLog,
@@ -207,7 +208,9 @@ def assert_equal_trainings(
     assert packed_.padding < padded.padding
 
 
-NAMES = [name for name in METHODS if name not in {"head_only", "adapter_fusion"}]
+NAMES = mostly_slow(
+    (name for name in METHODS if name not in {"head_only", "adapter_fusion"}), *CORE
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

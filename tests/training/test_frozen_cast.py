@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from builders import prepared
+from builders import METHOD_NAMES, prepared
 from peft_methods.tasks.collate import Collator
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
 from peft_methods.training.precision import HALF
-
-METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 
 
 def loss_and_gradients(
@@ -27,7 +25,7 @@ def loss_and_gradients(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHOD_NAMES)
 def test_frozen_cast_keeps_loss_and_gradients_identical(
     tiny_recipe: Path, name: str, precision: str
 ) -> None:

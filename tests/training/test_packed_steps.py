@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from builders import (
+    CORE,
     DECODER,
     DECODERS,
     Recorder,
@@ -44,7 +45,9 @@ from peft_methods.utils.errors import EngineUnfit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
 TASK = TASKS["causal_lm"]
-NAMES = [name for name in METHODS if name not in {"head_only", "adapter_fusion"}]
+NAMES = mostly_slow(
+    (name for name in METHODS if name not in {"head_only", "adapter_fusion"}), *CORE
+)
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
+from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_maps import check_roles
 from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from torch import nn
 
 
@@ -25,7 +24,7 @@ VARIANTS = r"(ada|delta|dy|long|qa|x)[\s_-]?lora|lora[\s_-]?(fa|xs)\b"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRA(Method):
+class LoRA(TargetedPeftMethod):
     """Low-rank updates of the `targets`, roles of a layer's linear maps (see `ROLES`)."""
 
     info = MethodInfo(
@@ -57,39 +56,22 @@ class LoRA(Method):
     rank: Count = 8
     alpha: Positive = 16
     dropout: Share = 0.0
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("query", "value")
 
-    def __post_init__(self) -> None:
-        check_roles(self.targets, f"[methods.{self.name}]")
+    def config(self, model: nn.Module, context: ApplyContext) -> LoraConfig:
+        """Up-projections start at zero, so the outputs are unchanged at first."""
+        from peft import LoraConfig
 
-    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
-        """Wrap the targets. Up-projections start at zero, so the outputs are unchanged at first."""
-        from peft import LoraConfig, get_peft_model
-
-        config = LoraConfig(
-            task_type=context.task_type,
+        return LoraConfig(
+            **self.common(context),
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=context.architecture.pattern(self.targets),
-            modules_to_save=list(context.head),
             fan_in_fan_out=has_transposed_weights(model),
         )
-        return get_peft_model(model, config)
-
-    def merge(self, model: nn.Module) -> nn.Module | None:
-        """Merge as PEFT does."""
-        # apply() made a PEFT model of it, which has this method
-        merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]
-        return merged
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """rank * (inputs + outputs) for each linear layer in the targets."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
-
-    def needed_roles(self) -> tuple[str, ...]:
-        """The targets."""
-        return self.targets
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:

@@ -39,6 +39,7 @@ class QLoRA(LoRA):
         marker="D",
         saved_format="peft",
         needs="linear layers",
+        mergeable=False,  # rounding the sum to 4 bits would give a different model
         start_tolerance=1.0,
         quantization="nf4",
         unquantized_counterpart="lora",
@@ -63,10 +64,6 @@ class QLoRA(LoRA):
             if isinstance(module, Linear4bit) and module.bias is not None:
                 module.bias.data = module.bias.data.to(module.compute_dtype)
         return super().apply(model, context)
-
-    def merge(self, model: nn.Module) -> nn.Module | None:
-        """Impossible: rounding the sum to 4 bits would give a different model."""
-        return None
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """As LoRA; bitsandbytes must be installed, on a GPU with its CUDA library."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
+from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod, Targets
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_maps import check_roles
 from peft_methods.models.module_names import has_transposed_weights
 
 if TYPE_CHECKING:
+    from peft import IA3Config
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class IA3(Method):
+class IA3(TargetedPeftMethod):
     """The paper's targets. PEFT's default also matches the attention output, by its name.
 
     A model with one matrix for query, key and value has its queries rescaled too. Their scales
@@ -56,42 +55,19 @@ class IA3(Method):
         },
     )
 
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("key", "value", "ffn_output")
+    targets: Targets = ("key", "value", "ffn_output")
 
-    def __post_init__(self) -> None:
-        check_roles(self.targets, "[methods.ia3]")
-
-    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+    def config(self, model: nn.Module, context: ApplyContext) -> IA3Config:
         """Rescale the targets' outputs, for `ffn_output` its inputs. Vectors start at one."""
-        from peft import IA3Config, get_peft_model
+        from peft import IA3Config
 
-        architecture = context.architecture
         feedforward = [role for role in self.targets if role == "ffn_output"]
-        config = IA3Config(
-            task_type=context.task_type,
-            target_modules=architecture.pattern(self.targets),
-            feedforward_modules=architecture.pattern(feedforward) if feedforward else [],
-            modules_to_save=list(context.head),
+        pattern = context.architecture.pattern
+        return IA3Config(
+            **self.common(context),
+            feedforward_modules=pattern(feedforward) if feedforward else [],
             fan_in_fan_out=has_transposed_weights(model),
         )
-        return get_peft_model(model, config)
-
-    def merge(self, model: nn.Module) -> nn.Module | None:
-        """Merge as PEFT does, then remove its wrappers.
-
-        PEFT's own unloading fails on a head of several layers, such as RoBERTa's.
-        """
-        from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils import ModulesToSaveWrapper
-
-        model.merge_adapter()  # type: ignore[operator]  # apply() made a PEFT model of it
-        base: nn.Module = model.get_base_model()  # type: ignore[operator]
-        for name, module in list(base.named_modules()):
-            if isinstance(module, BaseTunerLayer):
-                base.set_submodule(name, module.get_base_layer())
-            elif isinstance(module, ModulesToSaveWrapper):
-                base.set_submodule(name, module.modules_to_save[module.active_adapters[0]])
-        return base
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """One vector per target and layer, as long as the outputs (`ffn_output`: the inputs)."""
@@ -99,10 +75,6 @@ class IA3(Method):
         inputs = architecture.linear_sizes(set(self.targets) - set(others))
         outputs = architecture.linear_sizes(others)
         return sum(size for size, _ in inputs) + sum(size for _, size in outputs)
-
-    def needed_roles(self) -> tuple[str, ...]:
-        """The targets."""
-        return self.targets
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
