@@ -30,7 +30,12 @@ def _add_choices(group: OptionGroup) -> None:
         "(default: embedded; with -m gpu imdb_roberta too)",
         **LIST,
     )
-    group.addoption("--peft-method", help="only these methods of the recipe", **LIST)
+    group.addoption(
+        "--peft-method",
+        help="only these methods, by name, family (low_rank) or pattern ('lora*'); "
+        "all: every one there is",
+        **LIST,
+    )
     group.addoption(
         "--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two"
     )

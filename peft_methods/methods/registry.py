@@ -11,7 +11,7 @@ from importlib import util
 from types import ModuleType
 from typing import Any
 
-from peft_methods.methods.base import Method, MethodInfo
+from peft_methods.methods.base import FAMILIES, Method, MethodInfo
 from peft_methods.recipes.schema import Recipe
 from peft_methods.utils.entry_points import installed
 from peft_methods.utils.errors import OptionError, unknown
@@ -46,7 +46,12 @@ class Registry:
     @property
     def problems(self) -> tuple[str, ...]:
         """One line for each installed method that cannot be loaded."""
-        return tuple(self._broken.values()) if self._methods else ()
+        return tuple(self.broken.values())
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Why an installed method cannot be loaded, by its name."""
+        return self._broken if self._methods else {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._methods)
@@ -182,7 +187,7 @@ def _checked(loaded: Any, known: Mapping[str, type[Method]]) -> tuple[str, type[
     if not isinstance(getattr(loaded, "info", None), MethodInfo):
         raise TypeError(f"{loaded.__name__}.info is not a MethodInfo")
     name = loaded.info.name
-    if name in known or name in RESERVED:
+    if name in known or name in RESERVED or name in FAMILIES:
         raise ValueError(f"the name {name!r} is taken")
     return name, loaded
 

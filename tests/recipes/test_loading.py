@@ -315,6 +315,53 @@ def test_methods_of_a_wrong_type_are_refused(tmp_path: Path, methods: str) -> No
         recipe_with(tmp_path, methods)
 
 
+def names(recipe: Recipe, *words: str) -> list[str]:
+    return [method.name for method in chosen_methods(recipe, words)]
+
+
+def test_methods_are_chosen_by_family_and_pattern(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, "[methods.full]\n[methods.lora]\nrank = 3")
+    low_rank = [name for name in METHODS if METHODS[name].info.family == "low_rank"]
+    assert names(recipe, "low_rank") == low_rank
+    assert names(recipe, "*lora") == [name for name in METHODS if name.endswith("lora")]
+    assert names(recipe, "head*", "qlora", "full") == ["full", "head_only", "qlora"]
+    chosen = {one.name: one for one in chosen_methods(recipe, ["low_rank"])}
+    assert chosen["lora"].rank == 3  # type: ignore[attr-defined]  # its section holds
+    listed = recipe_with(tmp_path, 'methods = ["full", "low_rank"]')
+    assert [one.name for one in chosen_methods(listed)] == ["full", *low_rank]
+
+
+def test_groups_leave_out_methods_without_defaults_and_note_it(tmp_path: Path) -> None:
+    recipe = with_methods(recipe_with(tmp_path, "[methods.full]"), ["adapter*"])
+    assert "adapter" in recipe.methods
+    assert "adapter_fusion" not in recipe.methods
+    assert any(one.startswith('AdapterFusion is left out of "adapter*"') for one in recipe.notes)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (
+            "low_rnak",
+            r"unknown method 'low_rnak'\. Did you mean 'low_rank'\? There are \d+ methods",
+        ),
+        ("xyz*", r"no method has a name like 'xyz\*'\. .*these families of them: selective, "),
+        ("[", r"no method has a name like '\['"),
+    ],
+)
+def test_groups_that_match_nothing_name_what_there_is(
+    tmp_path: Path, word: str, expected: str
+) -> None:
+    with pytest.raises(OptionError, match=expected):
+        chosen_methods(recipe_with(tmp_path, "[methods.full]"), [word])
+
+
+def test_a_family_has_no_settings(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, "[methods.low_rank]\nrank = 4")
+    with pytest.raises(OptionError, match=r"stands for \d+ methods and has no settings of its own"):
+        with_methods(recipe)
+
+
 def test_unknown_methods_of_a_list_name_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"unknown method 'bitfti'\. Did you mean 'bitfit'\?"):
         chosen_methods(recipe_with(tmp_path, 'methods = ["bitfti"]'))
