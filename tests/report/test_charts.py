@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from builders import make_record, missing, random_record, with_accuracy, with_changed_specs
+from builders import CORE, make_record, missing, random_record, with_accuracy, with_changed_specs
 from chart_builders import KNOWN, comparison_of, register, with_mishaps
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.registry import METHODS
@@ -30,7 +30,7 @@ from peft_methods.report.charts.base import Chart
 from peft_methods.report.charts.canvas import ChartError
 from peft_methods.report.charts.placing import Box, box_around, place_labels
 from peft_methods.report.charts.rendering import png, svg
-from peft_methods.report.palette import PARTS, Style, style_of
+from peft_methods.report.palette import FAMILY_COLORS, PARTS, Style, style_of
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import run_specs
 
@@ -377,11 +377,12 @@ def lab(color: str, sight: Any) -> Any:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-STYLES = tuple(style_of(name) for name in METHODS)
+STYLES = tuple(style_of(name) for name in CORE)
+FAMILIES = tuple(map(Style, FAMILY_COLORS.values()))
 
 
 @pytest.mark.parametrize("sight", [np.eye(3), DEUTERANOPIA], ids=["full", "deuteranopia"])
-@pytest.mark.parametrize("styles", [STYLES, PARTS], ids=["methods", "parts"])
+@pytest.mark.parametrize("styles", [STYLES, PARTS, FAMILIES], ids=["methods", "parts", "families"])
 def test_colours_can_be_told_apart(styles: tuple[Style, ...], sight: Any) -> None:
     for one, other in itertools.combinations(styles, 2):
         distance = np.linalg.norm(lab(one.color, sight) - lab(other.color, sight))
@@ -389,14 +390,16 @@ def test_colours_can_be_told_apart(styles: tuple[Style, ...], sight: Any) -> Non
         assert distance > (15 if one.hatch == other.hatch else 5), (one, other)
 
 
-def test_every_registered_method_has_its_own_style_and_an_unknown_one_keeps_its() -> None:
-    assert len({style.marker for style in STYLES}) == len(METHODS)
-    assert (
-        style_of("prefix_tuning")
-        == style_of("prefix_tuning")
-        == Style(style_of("prefix_tuning").color, style_of("prefix_tuning").marker)
-    )
-    assert style_of("prefix_tuning").color not in {style.color for style in STYLES}
+def test_every_registered_method_has_its_own_style() -> None:
+    styles = [style_of(name) for name in METHODS]
+    assert len({(style.color, style.marker) for style in styles}) == len(METHODS)
+    assert len({style.marker for style in STYLES}) == len(CORE)
+
+
+def test_an_unknown_method_keeps_its_style() -> None:
+    style = style_of("a_method_of_tomorrow")
+    assert style == style_of("a_method_of_tomorrow")
+    assert style.color not in {style.color for style in STYLES}
 
 
 places = st.tuples(st.floats(0.1, 3.9), st.floats(0.1, 2.9))
