@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import TASK, make_predictions, make_record, unregistered
+from builders import CORE, TASK, make_predictions, make_record, unregistered
 from peft_methods.analysis import comparison
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.low_rank.lora import LoRA
@@ -20,11 +20,11 @@ from peft_methods.profiling.phases import PHASES
 from peft_methods.runs.record import Record
 from peft_methods.tasks.class_predictions import ClassPredictions
 
-KNOWN = tuple(METHODS)
+KNOWN = CORE
 LONG_TITLE = "Low-rank updates of every linear layer with a rank of their own, method"
 
 
-def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
+def register(patch: pytest.MonkeyPatch, count: int, title: str = LONG_TITLE) -> tuple[str, ...]:
     """Return the first `count` method names. Adds methods to the registry if it has fewer."""
     more = [
         type(
@@ -32,7 +32,7 @@ def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
             (LoRA,),
             {
                 "info": replace(
-                    LoRA.info, name=f"method_{n}", title=f"{LONG_TITLE} {n}" if n % 3 else f"M{n}"
+                    LoRA.info, name=f"method_{n}", title=f"{title} {n}" if n % 3 else f"M{n}"
                 )
             },
         )

@@ -112,6 +112,14 @@ def test_chart_texts_do_not_overlap_and_are_not_cut_off(
             assert across < 1 or up < 1, f"{name}: {one!r} and {other!r} overlap"
 
 
+@pytest.mark.slow
+def test_charts_of_sixty_methods_are_small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 methods with 3 seeds of 4 epochs: no more than 200 kB each."""
+    found = charts(comparison_of(register(monkeypatch, 60, "LoRA variant")))
+    sizes = {one: len(svg(found[one]).encode()) for one in found if "confusion" not in one}
+    assert {name: size for name, size in sizes.items() if size > 200_000} == {}
+
+
 def test_charts_of_complete_records_include_every_chart() -> None:
     assert set(charts(comparison_of(KNOWN))) == ALL | {f"confusion-{method}" for method in KNOWN}
 
@@ -306,7 +314,9 @@ def test_inline_svgs_have_unique_ids_and_follow_the_page_colours() -> None:
         ids += own
         assert "currentColor" in page
         assert not {"#1b1b1a", "#666665", "#d9d9d8"} & set(page.replace(";", " ").split())
-        assert "<style" not in page
+        selectors = re.findall(r"[^{}]+(?={)", page.partition("<style>")[2].partition("<")[0])
+        assert all(re.fullmatch(r"\.k[0-9a-f]{8}-c\d+", one) for one in selectors)
+        ids += [one[1:] for one in selectors]
     assert len(ids) == len(set(ids))
     assert "Head only</text>" in pages[0]
     assert max(map(len, pages)) < 60_000

@@ -158,11 +158,17 @@ def _draw_curves(axes: Axes, row: Row, curves: Sequence[Curve], split: str) -> N
     color, dashes, mean = style_of(row.method).color, DASHES[split], _mean(curves)
     for curve in curves if len(curves) > 1 else ():
         axes.plot(
-            list(curve), list(curve.values()), color=INK, linewidth=0.5, linestyle=dashes, alpha=0.5
+            list(curve),
+            list(curve.values()),
+            color=INK,
+            linewidth=0.5,
+            linestyle=dashes,
+            alpha=0.5,
+            clip_on=False,
         )
     points = list(mean), list(mean.values())
     # An outline around the coloured line: makes yellow visible on white and grey on black.
-    axes.plot(*points, color=INK, linewidth=2.2, linestyle=dashes)
+    axes.plot(*points, color=INK, linewidth=2.2, linestyle=dashes, clip_on=False)
     marker = MARKERS[split] if len(mean) <= 12 else ""
     axes.plot(
         *points,
@@ -173,4 +179,5 @@ def _draw_curves(axes: Axes, row: Row, curves: Sequence[Curve], split: str) -> N
         markersize=3,
         markeredgecolor=INK,
         markeredgewidth=0.4,
+        clip_on=False,
     )

@@ -66,7 +66,7 @@ def panel_grid(
         axes = axes_at(figure, left, top, *PANEL, sharex=first, sharey=first)
         first = first or axes
         axes.set_title(label, size=TITLE, pad=3, linespacing=1.0)
-        axes.grid(True)
+        axes.grid(True, clip_on=False)
         axes.tick_params(
             labelleft=column == 0, labelbottom=index + columns >= len(rows), length=0, pad=3
         )

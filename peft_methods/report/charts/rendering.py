@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Callable
 from html import escape
 from typing import Any, Protocol
@@ -39,6 +40,11 @@ class Drawable(Protocol):
 # Fallback fonts are at most as wide as FONT, which text was measured with.
 FAMILIES = f"'{FONT}', Verdana, sans-serif"
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+GLYPH = re.compile(r'(<use xlink:href="[^"]*") transform="translate\(([^ )]+) 0\)"')
+IDS = re.compile(r'( id="|url\(#|href="#)([^")]+)')
+CLASSES = re.compile(r'((?<=>|})\.(?=c\d+{)| class=")(c\d+)')
+STYLE = re.compile(r' style="([^"]*)"')
+SOLID = "stroke-dasharray: ; stroke-dashoffset: 0; "  # what a line is anyway
 LONG_DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 PAGE_COLORS = {  # colour of a chart -> (CSS colour, opacity) in a page
     INK: ("currentColor", "1"),
@@ -66,7 +72,7 @@ def svg(chart: Drawable, *, inline: bool = False) -> str:
     with chart_style(**{"svg.fonttype": "none" if inline else "path"}):
         out = io.BytesIO()
         chart.draw().savefig(out, format="svg", transparent=inline, metadata=NO_METADATA)
-    text = _with_title(_minified(out.getvalue().decode("utf-8")), chart)
+    text = _with_classes(_with_title(_minified(out.getvalue().decode("utf-8")), chart))
     return _for_page(text, chart) if inline else text
 
 
@@ -77,15 +83,34 @@ def _minified(text: str) -> str:
     """
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     text = text.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
-    text = re.sub(
-        r' d="[^"]*"', lambda found: " " + " ".join(found[0].split()).replace(' "', '"'), text
-    )
+    text = re.sub(r' d="([^"]*)"', lambda found: f' d="{_short_path(found[1])}"', text)
     text = re.sub(
         r' (?:d|x|y)="[^"]*"|translate\([^)]*\)',
         lambda found: LONG_DECIMALS.sub(_hundredths, found[0]),
         text,
     )
+    text = text.replace(SOLID, "")
+    text = GLYPH.sub(r'\1 x="\2"', text)  # the same place in fewer bytes
     return re.sub(r"\n\s*", "\n", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
+
+
+def _short_path(path: str) -> str:
+    """Remove the spaces around the letters of a path."""
+    return re.sub(r"\s*([A-Za-z])\s*", r"\1", path).strip()
+
+
+def _with_classes(text: str) -> str:
+    """Write each style once, as a class, if elements share it."""
+    counts = Counter(STYLE.findall(text))
+    shared = [style for style, count in counts.items() if count > 1]
+    classes = {style: f"c{number}" for number, style in enumerate(shared)}
+    rules = "".join(f".{name}{{{style}}}" for style, name in classes.items())
+
+    def shortened(found: re.Match[str]) -> str:
+        name = classes.get(found[1])
+        return found[0] if name is None else f' class="{name}"'
+
+    return STYLE.sub(shortened, text).replace("</desc>", f"</desc><style>{rules}</style>", 1)
 
 
 def _hundredths(found: re.Match[str]) -> str:
@@ -93,18 +118,22 @@ def _hundredths(found: re.Match[str]) -> str:
 
 
 def _with_title(text: str, chart: Drawable) -> str:
-    """Add title and description, and remove ids that nothing refers to."""
-    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
+    """Add title and description, shorten ids, and remove those that nothing refers to."""
+    used = dict.fromkeys(re.findall(r'(?:url\(|href=")#([^")]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    short = {name: f"i{number}" for number, name in enumerate(used)}
+    text = IDS.sub(lambda found: found[1] + short[found[2]], text)
     header = f"<title>{escape(chart.title)}</title><desc>{escape(chart.description)}</desc>"
     return re.sub(r"(<svg [^>]*>)", lambda found: found[1] + header, text, count=1)
 
 
 def _for_page(text: str, chart: Drawable) -> str:
-    """Adapt an SVG to an HTML page: unique ids, fallback fonts, the page's colours."""
-    key = hashlib.sha256(f"{chart.recipe}\n{chart.name}".encode("utf-8", "replace")).hexdigest()[:8]
+    """Adapt an SVG to an HTML page: unique ids and classes, fallback fonts, the page's colours."""
+    digest = hashlib.sha256(f"{chart.recipe}\n{chart.name}".encode("utf-8", "replace"))
+    key = f"k{digest.hexdigest()[:8]}"
     text = text[text.index("<svg ") :].replace("<svg ", '<svg role="img" ', 1)
-    text = re.sub(r'( id="|url\(#|href="#)', lambda found: f"{found[1]}{chart.name}-{key}-", text)
+    text = IDS.sub(lambda found: f"{found[1]}{key}-{found[2]}", text)
+    text = CLASSES.sub(lambda found: f"{found[1]}{key}-{found[2]}", text)
     text = text.replace(f"'{FONT}'", FAMILIES)
     return re.sub(r"(fill|stroke): ?(#[0-9a-f]{6})", _page_color, text)
 
