@@ -72,7 +72,8 @@ def svg(chart: Drawable, *, inline: bool = False) -> str:
     with chart_style(**{"svg.fonttype": "none" if inline else "path"}):
         out = io.BytesIO()
         chart.draw().savefig(out, format="svg", transparent=inline, metadata=NO_METADATA)
-    text = _with_classes(_with_title(_minified(out.getvalue().decode("utf-8")), chart))
+    text = _without_plain_groups(_with_title(_minified(out.getvalue().decode("utf-8")), chart))
+    text = _with_classes(text)
     return _for_page(text, chart) if inline else text
 
 
@@ -97,6 +98,22 @@ def _minified(text: str) -> str:
 def _short_path(path: str) -> str:
     """Remove the spaces around the letters of a path."""
     return re.sub(r"\s*([A-Za-z])\s*", r"\1", path).strip()
+
+
+def _without_plain_groups(text: str) -> str:
+    """Remove <g> elements without attributes, which change nothing."""
+    is_plain: list[bool] = []
+
+    def kept(found: re.Match[str]) -> str:
+        tag = found[1]
+        if tag == "</g>":
+            return "" if is_plain.pop() else found[0]
+        if tag.endswith("/>"):
+            return ""
+        is_plain.append(tag == "<g>")
+        return "" if is_plain[-1] else found[0]
+
+    return re.sub(r"(<g(?: [^>]*)?/?>|</g>)\n?", kept, text)
 
 
 def _with_classes(text: str) -> str:
