@@ -45,15 +45,15 @@ PARTS = (
     Style("#6699cc", hatch="//"),
     Style("#888888", hatch="xx"),
 )
-# By family, for methods without a colour of their own: of Okabe & Ito's palette and of Tol's.
-FAMILY_COLORS = {
-    "selective": "#117733",
-    "low_rank": "#0072b2",
-    "scaling": "#d55e00",
-    "adapters": "#e69f00",
-    "prompts": "#aa4499",
-    "orthogonal": "#661100",
-    "spectral": "#44aa99",
+# By family, and for its methods without a colour of their own: of Okabe & Ito's palette and Tol's.
+FAMILY_STYLES = {
+    "selective": Style("#117733", "s"),
+    "low_rank": Style("#0072b2", "o"),
+    "scaling": Style("#d55e00", "P"),
+    "adapters": Style("#e69f00", "X"),
+    "prompts": Style("#aa4499", "^"),
+    "orthogonal": Style("#661100", "D"),
+    "spectral": Style("#44aa99", "v"),
 }
 # Lightness that a family's methods take in turn: the share of white, below 0 of black.
 SHADES = (0.0, 0.4, -0.3, 0.65)
@@ -69,6 +69,17 @@ def style_of(method: str) -> Style:
     return Style(info.color or shade.color, info.marker or shade.marker)
 
 
+def family_of(method: str) -> str:
+    """Return the family of a method; "other" for an unknown name."""
+    info = METHODS.info(method)
+    return "other" if info is None else info.family
+
+
+def family_style(family: str) -> Style:
+    """Return the style that stands for all methods of a family."""
+    return FAMILY_STYLES.get(family) or _drawn_from(family)
+
+
 @cache
 def _of_family(family: str) -> dict[str, Style]:
     """Return the styles of a family's methods without a colour of their own."""
@@ -77,11 +88,11 @@ def _of_family(family: str) -> dict[str, Style]:
         for name in METHODS
         if METHODS[name].info.family == family and not METHODS[name].info.color
     ]
-    if family not in FAMILY_COLORS:
+    if family not in FAMILY_STYLES:
         return {}
     return {
         name: Style(
-            _shade(FAMILY_COLORS[family], SHADES[number % len(SHADES)]),
+            _shade(FAMILY_STYLES[family].color, SHADES[number % len(SHADES)]),
             MARKERS[number % len(MARKERS)],
         )
         for number, name in enumerate(names)

@@ -30,7 +30,7 @@ from peft_methods.report.charts.base import Chart
 from peft_methods.report.charts.canvas import ChartError
 from peft_methods.report.charts.placing import Box, box_around, place_labels
 from peft_methods.report.charts.rendering import png, svg
-from peft_methods.report.palette import FAMILY_COLORS, PARTS, Style, style_of
+from peft_methods.report.palette import FAMILY_STYLES, PARTS, Style, style_of
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import run_specs
 
@@ -388,7 +388,7 @@ def lab(color: str, sight: Any) -> Any:
 
 
 STYLES = tuple(style_of(name) for name in CORE)
-FAMILIES = tuple(map(Style, FAMILY_COLORS.values()))
+FAMILIES = tuple(FAMILY_STYLES.values())
 
 
 @pytest.mark.parametrize("sight", [np.eye(3), DEUTERANOPIA], ids=["full", "deuteranopia"])
