@@ -22,20 +22,8 @@ def add_options(parser: pytest.Parser) -> None:
         add(group)
 
 
-def _add_choices(group: OptionGroup) -> None:
-    """Register the options for what is compared."""
-    group.addoption(
-        "--peft-recipe",
-        help="recipes by name or TOML path; all: every shipped one "
-        "(default: embedded; with -m gpu imdb_roberta too)",
-        **LIST,
-    )
-    group.addoption(
-        "--peft-method",
-        help="only these methods, by name, family (low_rank) or pattern ('lora*'); "
-        "all: every one there is",
-        **LIST,
-    )
+def _add_seeds(group: OptionGroup) -> None:
+    """Register the options for how often each method is trained."""
     group.addoption(
         "--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two"
     )
@@ -54,6 +42,22 @@ def _add_choices(group: OptionGroup) -> None:
         "--peft-decide-time",
         metavar="TIME",
         help="where seeds are added: add none after this time, e.g. 30min (default: no limit)",
+    )
+
+
+def _add_choices(group: OptionGroup) -> None:
+    """Register the options for what is compared."""
+    group.addoption(
+        "--peft-recipe",
+        help="recipes by name or TOML path; all: every shipped one "
+        "(default: embedded; with -m gpu imdb_roberta too)",
+        **LIST,
+    )
+    group.addoption(
+        "--peft-method",
+        help="only these methods, by name, family (low_rank) or pattern ('lora*'); "
+        "all: every one there is",
+        **LIST,
     )
     group.addoption(
         "--peft-set",
@@ -269,6 +273,7 @@ def _add_regression_check(group: OptionGroup) -> None:
 
 OPTION_GROUPS: Mapping[str, Callable[[OptionGroup], None]] = {
     "what is compared": _add_choices,
+    "how often each method is trained": _add_seeds,
     "how runs are executed": _add_execution,
     "clusters": add_clusters,
     "how each run trains": _add_training,

@@ -69,12 +69,6 @@ def style_of(method: str) -> Style:
     return Style(info.color or shade.color, info.marker or shade.marker)
 
 
-def family_of(method: str) -> str:
-    """Return the family of a method; "other" for an unknown name."""
-    info = METHODS.info(method)
-    return "other" if info is None else info.family
-
-
 def family_style(family: str) -> Style:
     """Return the style that stands for all methods of a family."""
     return FAMILY_STYLES.get(family) or _drawn_from(family)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from builders import (
+    CORE,
     SCRIPT,
     changed_record,
     evaluated_record,
@@ -22,11 +23,14 @@ from builders import (
     with_settings,
     write_results,
 )
+from chart_builders import comparison_of, register
 from peft_methods.__main__ import main
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.cli.command_text import pytest_command
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.html.page import build_report, write_report
+from peft_methods.report.html.tables import comparison_table
+from peft_methods.report.text.comparison import markdown_table, terminal_table
 from peft_methods.runs.store import Store
 
 
@@ -260,3 +264,20 @@ def test_a_report_that_cannot_be_is_refused_before_training(
     lacking = tell(records_of("lora"), "--peft-report=out")
     assert lacking.ret == pytest.ExitCode.USAGE_ERROR
     lacking.stderr.fnmatch_lines(["*a report needs Jinja2: pip install 'peft-methods?report?'.*"])
+
+
+def test_tables_of_many_methods_are_parted_by_family(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A part is folded and sorted by the page's script; without it all rows are shown."""
+    few, many = comparison_of(CORE), comparison_of(register(monkeypatch, 24))
+    for number, comparison in enumerate((few, many)):
+        rows = comparison.rows()
+        table = comparison_table(rows, comparison.rankings[rows[0].recipe])
+        titles = [title for title, _ in table.bodies]
+        shown = [line.title for _, lines in table.bodies for line in lines]
+        assert sorted(shown) == sorted(row.title for row in rows)
+        assert (titles == [""]) == (number == 0)
+        text = terminal_table(comparison)
+        assert ("Low rank (" in text) == (number == 1)
+        assert ("Low rank (" in markdown_table(comparison)) == (number == 1)

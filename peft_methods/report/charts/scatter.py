@@ -47,7 +47,8 @@ from peft_methods.report.charts.scatter_plot import (
     sizes_of,
     steps_of_front,
 )
-from peft_methods.report.palette import Style, family_of, family_style
+from peft_methods.report.families import family_of
+from peft_methods.report.palette import Style, family_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from peft_methods.analysis.forecast import Forecast
 from peft_methods.analysis.learning_curve import CurvePoint, LearningCurve, curves_of
 from peft_methods.report.charts.learning import learning_chart
 from peft_methods.report.html.chart_view import ChartView, chart_view
-from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.html.table import Item, Line, Table
 from peft_methods.report.palette import style_of
 from peft_methods.report.text.curve import (
     curve_notes,

@@ -9,7 +9,7 @@ from peft_methods.analysis.data_sets import DataSetSummary, MethodSummary, summa
 from peft_methods.report.charts.profiles import profiles_chart
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.html.chart_view import ChartView, chart_view
-from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.html.table import Item, Line, Table
 from peft_methods.report.palette import style_of
 from peft_methods.report.text.data_sets import (
     HEADINGS,

@@ -8,7 +8,7 @@ from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.models import BestOfModel, ModelsCompared, compare_models
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING, source_name
-from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.html.table import Item, Line, Table
 from peft_methods.report.text.models import (
     COSTS,
     MODELS_NOTE,

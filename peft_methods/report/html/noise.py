@@ -9,7 +9,7 @@ from peft_methods.analysis.comparison import title_of
 from peft_methods.analysis.noise_sources import NoiseSources, noise_sources
 from peft_methods.analysis.sections import Section
 from peft_methods.analysis.variance_parts import Share, Shares
-from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.html.table import Item, Line, Table
 from peft_methods.report.noise import NoiseWords, share_text
 from peft_methods.report.palette import style_of
 

@@ -26,7 +26,7 @@ from peft_methods.report.html.length import length_note, listed_of_each
 from peft_methods.report.html.models import ModelsView, models_views
 from peft_methods.report.html.noise import noise_view
 from peft_methods.report.html.rendering import TEMPLATES, environment
-from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.html.table import Item, Line, Table
 from peft_methods.report.html.view import (
     SEVERITIES,
     SectionView,

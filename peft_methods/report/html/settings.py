@@ -18,7 +18,7 @@ from peft_methods.report.formatting import (
     format_time,
     without_home,
 )
-from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.html.table import Item, Line, Table
 from peft_methods.report.palette import style_of
 from peft_methods.report.reproduce import CommandFormat, Reproduction, reproduction
 from peft_methods.runs.record import Record

@@ -11,7 +11,8 @@ from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html.rendering import TEMPLATES, environment
-from peft_methods.report.html.tables import Table, comparison_table
+from peft_methods.report.html.table import Table
+from peft_methods.report.html.tables import comparison_table
 from peft_methods.report.text.left_out import left_out_lines
 from peft_methods.report.text.notes import reasons
 from peft_methods.report.text.setup import setup_line

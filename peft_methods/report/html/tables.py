@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from peft_methods.analysis.comparison import MetricSummary, Row
 from peft_methods.analysis.ranking import Ranking
 from peft_methods.analysis.regression_report import Change
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.families import by_family
 from peft_methods.report.formatting import MISSING, have_heads, seconds_digits
+from peft_methods.report.html.table import Item, Line, Table
 from peft_methods.report.palette import style_of
 from peft_methods.report.text.columns import is_quality, shown_qualities
 from peft_methods.tasks.metrics import Metric
@@ -23,51 +25,6 @@ RANKED = (  # besides quality
     "checkpoint_bytes",
     "saved_model_bytes",
 )
-
-
-@dataclass(frozen=True)
-class Item:
-    """A cell of a table.
-
-    Columns are sorted by `sort`, the raw value; None means missing and always comes last. `share`
-    is the length of a bar in 0..1. `span` has the start, end and middle of an interval, as
-    fractions of the column's axis.
-    """
-
-    text: str
-    sort: float | str | None = None
-    share: float | None = None
-    span: tuple[float, float, float] | None = None
-    is_best: bool = False
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table: its title, its colour in the charts, and its cells."""
-
-    title: str
-    items: tuple[Item, ...]
-    color: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table. `about` is the heading of the first column, `headings` has those of the others.
-
-    Columns in `texts` are left-aligned.
-    """
-
-    about: str
-    headings: tuple[str, ...]
-    lines: tuple[Line, ...]
-    texts: frozenset[str] = frozenset()
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kind of each column: "text" or "number"."""
-        return tuple("text" if heading in self.texts else "number" for heading in self.headings)
 
 
 def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
@@ -102,7 +59,11 @@ def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
         )
     ]
     return Table(
-        "Method", tuple(shown), tuple(lines), frozenset({"95 % interval", "Group", "Front"})
+        "Method",
+        tuple(shown),
+        tuple(lines),
+        frozenset({"95 % interval", "Group", "Front"}),
+        tuple(by_family([row.method for row in rows])),
     )
 
 

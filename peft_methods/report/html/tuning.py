@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from peft_methods.analysis.comparison import Row
 from peft_methods.report.formatting import MISSING
-from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.html.table import Item, Line, Table
 from peft_methods.report.palette import style_of
 from peft_methods.runs.record import Record
 from peft_methods.runs.tuning_curve import counts_shown, curve_of, metric_of

@@ -21,7 +21,7 @@ from peft_methods.report.html.chart_view import ChartView
 from peft_methods.report.html.front import front_note
 from peft_methods.report.html.noise import NoiseView
 from peft_methods.report.html.settings import MethodView
-from peft_methods.report.html.tables import Table
+from peft_methods.report.html.table import Table
 from peft_methods.report.html.task_views import MethodViews, method_views
 from peft_methods.report.html.tuning import tuning_table
 from peft_methods.report.reproduce import CommandFormat, recipe_file

@@ -14,6 +14,7 @@ from peft_methods.analysis.models import compare_models
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.families import by_family
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.text.columns import (
     Cell,
@@ -118,11 +119,16 @@ def _table(table: TableRows, columns: Sequence[Column], layout: Layout) -> str:
 
 
 def _lines(table: TableRows, columns: Sequence[Column], layout: Layout) -> list[list[str]]:
-    cells = [one.cells(table) for one in columns]
-    return [
-        _line(row, [found[index] for found in cells], layout)
-        for index, row in enumerate(table.rows)
-    ]
+    """Return the table's cells, with a line before each family of methods if there are many."""
+    cells, lines = [one.cells(table) for one in columns], []
+    for family, numbers in by_family([row.method for row in table.rows]):
+        if family:
+            lines.append([layout.paint(layout.escape(family), "note"), *[""] * len(columns)])
+        lines += [
+            _line(table.rows[number], [found[number] for found in cells], layout)
+            for number in numbers
+        ]
+    return lines
 
 
 def tracked_tables(
