@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from wheel_builders import install, make_wheel, unpack
+from wheel_builders import make_wheel, unpack
 
 import peft_methods
 from peft_methods.methods.registry import METHODS, Registry, built_in
@@ -63,20 +62,6 @@ class NormTuning(Method):
         group = ParamGroup(own, self.learning_rate * self.scale)
         return (*super().param_groups(model, head), group)
 '''
-TRAINING = """
-import sys
-from peft_methods.api import compare
-from peft_methods.methods import METHODS
-
-if __name__ == "__main__":
-    recipe, results = sys.argv[1:]
-    done = compare(recipe, methods=["norm_tuning"], seeds=1, results=results, progress=False)
-    (record,) = done.records
-    print(record.status, record.message)
-    print(record.spec.method.learning_rate, record.evidence.expected_trainable)
-    print(done.table())
-    print(list(METHODS).index("norm_tuning"), METHODS.recognize("Norm-Tuning"))
-"""
 
 
 @pytest.fixture
@@ -87,27 +72,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{PACKAGE.parent}")
     return folder
-
-
-@pytest.mark.slow
-def test_a_method_of_an_installed_package_trains(
-    site: Path, tmp_path: Path, tiny_recipe: Path
-) -> None:
-    install(make_wheel(tmp_path, "norms", METHOD, "norm_tuning = norms:NormTuning"), site)
-    script = tmp_path / "train.py"
-    script.write_text(TRAINING, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tiny_recipe), str(tmp_path / "results")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    status, numbers, *table, place = done.stdout.splitlines()
-    assert status.strip() == "ok"
-    assert numbers == f"0.01 {(1 + 2 * 2) * 2 * 32}"
-    assert any("Norm tuning" in line for line in table)
-    assert place == "3 norm_tuning"  # after the selective methods of this package
 
 
 def test_an_installed_method_is_sorted_cited_and_part_of_its_fingerprint(
