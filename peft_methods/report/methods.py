@@ -1,4 +1,4 @@
-"""The list of methods as Markdown, for the documentation."""
+"""The lists of methods as Markdown, for the README and the documentation."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def methods_markdown() -> str:
     ]
     head = ("| name | what is trained | paper | saved as |", "|---|---|---|---|")
     return "\n".join((*head, *lines))
+
+
+def families_markdown() -> str:
+    """A Markdown table of the families, each with its built-in methods."""
+    families: dict[str, list[str]] = {}
+    for info in sorted((method.info for method in built_in()), key=lambda info: info.rank):
+        families.setdefault(info.family, []).append(f"`{info.name}`")
+    lines = [f"| `{family}` | {', '.join(names)} |" for family, names in families.items()]
+    return "\n".join(("| family | methods |", "|---|---|", *lines))

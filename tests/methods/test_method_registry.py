@@ -11,7 +11,7 @@ from wheel_builders import make_wheel, unpack
 
 import peft_methods
 from peft_methods.methods.registry import METHODS, Registry, built_in
-from peft_methods.report.methods import methods_markdown
+from peft_methods.report.methods import families_markdown
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.utils.errors import OptionError
 
@@ -152,4 +152,4 @@ def test_no_file_outside_methods_names_a_method() -> None:
 def test_the_readme_lists_every_method_as_generated() -> None:
     text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
     listed = text.partition("<!-- methods -->\n")[2].partition("\n<!-- /methods -->")[0]
-    assert listed == methods_markdown(), "put methods_markdown() between the marks"
+    assert listed == families_markdown(), "put families_markdown() between the marks"
