@@ -393,7 +393,7 @@ def test_dry_run_prints_the_plan_and_trains_nothing(run: Any) -> None:
     result = run("--peft-dry-run", "--peft-method=lora,adapter_fusion")
     assert result.ret == 0
     out = result.stdout.str()
-    assert "tiny-lora-seed0" in out
+    assert re.search(r"tiny-lora +0, 1 +0\.05 +2 × \d", out)
     assert re.search(
         r"4 (cells|runs), \d at a time, about .*from a timed forward pass on this machine.*"
         r"[Nn]othing was trained",

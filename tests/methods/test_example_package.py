@@ -31,7 +31,7 @@ if __name__ == "__main__":
     print(done.table())
     for record in done.records:
         found = record.evidence
-        print(record.method_name, record.status, found.expected_trainable, found.moved_checked, found.frozen_changed)
+        print(record.method_name, record.status, found.expected_trainable, found.frozen_changed)
     print(METHODS.recognize("Query Tuning (ours)"))
 """
 

@@ -38,7 +38,7 @@ def test_dry_run_of_the_recipe_prints_its_plan(pytester: Any) -> None:
     settings = (f"--set={one}" for one in SMALL)
     done = pytester.run(sys.executable, "-m", "peft_methods", "run", *words, *settings)
     assert done.ret == 0, done.stdout.str()
-    done.stdout.fnmatch_lines(["embedded_decoder-lora-seed0 *", "*Nothing was trained."])
+    done.stdout.fnmatch_lines(["embedded_decoder-lora  0 *", "*Nothing was trained."])
 
 
 @pytest.mark.embedded

@@ -45,8 +45,8 @@ def test_dry_run_lists_every_size(tiny_recipe: Path, capsys: pytest.CaptureFixtu
     chosen = ["run", f"--recipe={tiny_recipe}", "--method=head_only", "--seeds=1"]
     assert main([*chosen, "--curve=20,40", "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "tiny-20-head_only-seed0" in shown
-    assert "tiny-40-head_only-seed0" in shown
+    assert "tiny-20-head_only  0" in shown
+    assert "tiny-40-head_only  0" in shown
     assert main([*chosen, "--curve=40,20", "--dry-run"]) == 4
     message = "curve '40,20' should be in ascending order: 20,40. Change it with --curve."
     assert message in capsys.readouterr().err

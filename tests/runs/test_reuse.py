@@ -163,7 +163,7 @@ def test_command_line_reports_reused_runs(
         "Give only one of them." in error_line(run("--peft-fresh", "--peft-resume"))
     )
     plan = run("--peft-dry-run").stdout.str()
-    assert re.search(r"tiny-lora-seed0 .* already finished", plan)
+    assert re.search(r"tiny-lora +0 .* already finished", plan)
     assert re.search(r"1 run, .*\n\nAn earlier session finished 1 more run, to be reused\.", plan)
     assert "already finished" not in run("--peft-dry-run", "--peft-fresh").stdout.str()
     out = run("--peft-resume").stdout.str()

@@ -1,8 +1,9 @@
-"""Output of a dry run: every planned run and the expected total time."""
+"""Output of a dry run: what is planned for every method, and the expected total time."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from tabulate import tabulate
 
@@ -24,14 +25,14 @@ def plan_text(
     *,
     there: Collection[str] = (),
 ) -> str:
-    """Format one line per run with its prerequisites or the reason to skip it, and the total time.
+    """Format a line per method with its seeds, prerequisites and time, and the total time.
 
     `reasons` say why recipes are not run at all, by name.
     `there` has the keys of runs and prerequisite runs that an earlier session finished: they are
     reused and cost no time. `trials` is the number of tuning trials per method, if tuning is on.
     """
     known = [task for task in tasks if task.recipe.name in preparations]
-    lines = [_line(task, run, preparations, there) for task in known for run in task.runs]
+    lines = [line for task in known for line in _lines(task, preparations, there)]
     runnable = [run for task in known if _reason(task, preparations) is None for run in task.runs]
     missing = [run for run in runnable if run.key not in there]
     seconds = total_seconds(missing, preparations, workers, there)
@@ -40,7 +41,7 @@ def plan_text(
         parts.append(
             tabulate(
                 lines,
-                headers=("Run", "Learning rate", "Prerequisites", "Expected"),
+                headers=("Method", "Seeds", "Learning rate", "Prerequisites", "Expected"),
                 tablefmt="simple",
                 disable_numparse=True,
             )
@@ -73,20 +74,22 @@ def _reason(task: RunGroup, preparations: Mapping[str, PreparedRecipe]) -> str |
     return None if preparation is None else preparation.unsupported.get(task.method.name)
 
 
-def _line(
-    task: RunGroup, run: RunSpec, preparations: Mapping[str, PreparedRecipe], there: Collection[str]
-) -> list[str]:
-    reason = _reason(task, preparations)
-    expected = (
-        f"skipped: {reason}"
-        if reason
-        else format_duration(expected_seconds(run, preparations[task.recipe.name]))
-    )
-    if run.key in there:
-        expected = "already finished"
-    prerequisites = ", ".join(one.recipe.data.source for one in run.prerequisites)
-    rate = f"{task.method.learning_rate:g}"
-    return [run.label, rate, visible(prerequisites), visible(expected)]
+def _lines(
+    task: RunGroup, preparations: Mapping[str, PreparedRecipe], there: Collection[str]
+) -> Iterator[list[str]]:
+    """Yield a line for the seeds to train, and one for those that are finished."""
+    reason, preparation = _reason(task, preparations), preparations[task.recipe.name]
+    for is_finished, chosen in groupby(task.runs, key=lambda run: run.key in there):
+        runs = list(chosen)
+        each = format_duration(expected_seconds(runs[0], preparation))
+        expected = f"skipped: {reason}" if reason else f"{len(runs)} × {each}"
+        yield [
+            "-".join(task.name),
+            ", ".join(str(run.seed) for run in runs),
+            f"{task.method.learning_rate:g}",
+            visible(", ".join(one.recipe.data.source for one in runs[0].prerequisites)),
+            "already finished" if is_finished else visible(expected),
+        ]
 
 
 def _at_a_time(missing: Sequence[RunSpec], there: Collection[str], workers: int) -> int:
