@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.harness, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parent.parent
 ROUNDS = int(os.environ.get("PEFT_HARNESS_ROUNDS", "3"))
 FIRST_VERSION = "7c7e0fd"  # the bundled job is compared with this commit
-# Further options of the job, such as --peft-method=lora to save time, or --peft-model and --peft-data
-# with local folders.
+# Further options of the job, such as --peft-method=lora, or --peft-model and --peft-data with local
+# folders.
 OPTIONS = shlex.split(os.environ.get("PEFT_HARNESS_OPTIONS", ""))
 
 
