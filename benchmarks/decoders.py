@@ -17,7 +17,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from observers import Kernels, NullObserver, Window
-from pace import cudnn_attention
+from pace import check_devices, cudnn_attention
 from peft_methods.data import synthetic, tokenize
 from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.selection import chosen_methods
@@ -95,6 +95,7 @@ class Decoder:
         device: str = "cuda",
         settings: Sequence[str] = (),
     ) -> None:
+        check_devices(device)
         self.device, self.steps, self.batch = device, steps, batch
         own = [
             f"model.source={source}",
