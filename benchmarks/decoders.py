@@ -17,7 +17,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from observers import Kernels, NullObserver, Window
-from pace import cudnn_attention
+from pace import check_devices, cudnn_attention
 from peft_methods.data import synthetic, tokenize
 from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.selection import chosen_methods
@@ -60,6 +60,12 @@ class Pace:
     flops_per_second: float
     peak_bytes: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.tokens_per_second:9,.0f} tokens/s  {self.flops_per_second / 1e12:5.0f} TFLOP/s"
+            f"  {self.peak_bytes / 2**20:8,.0f} MiB"
+        )
+
 
 class InOrder:
     """Mixin of Trainers: batches are those of the data's order, the same in every epoch."""
@@ -89,6 +95,7 @@ class Decoder:
         device: str = "cuda",
         settings: Sequence[str] = (),
     ) -> None:
+        check_devices(device)
         self.device, self.steps, self.batch = device, steps, batch
         own = [
             f"model.source={source}",
@@ -115,6 +122,9 @@ class Decoder:
         torch.manual_seed(0)
         with torch.device(self.device):
             model = TASK.head.auto_class().from_config(self.config, dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():  # like published weights, which 16 bits represent
+                parameter.copy_(parameter.bfloat16())
         write_padding(self.tokenizer, model.config)
         model.config.use_cache = False
         if self.method.info.quantization:

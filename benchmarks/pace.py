@@ -48,6 +48,12 @@ def cudnn_attention(*, on: bool) -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
 
+def check_devices(device: str) -> None:
+    """Raise `RuntimeError` if several GPUs are visible: the Trainer would divide its batches."""
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        raise RuntimeError("several GPUs are visible: set CUDA_VISIBLE_DEVICES=0")
+
+
 class Setup:
     """A recipe's model and data, loaded for one method on one device.
 
@@ -55,6 +61,7 @@ class Setup:
     """
 
     def __init__(self, recipe: str, method: str, settings: list[str], device: str) -> None:
+        check_devices(device)
         self.device, self.recipe = device, load_recipe(recipe, settings)
         self.method = chosen_methods(self.recipe, [method])[0]
         texts = synthetic.load(self.recipe, TASKS[self.recipe.task])

@@ -1,6 +1,8 @@
 """Benchmarks of decoders: the cuda_graphs engine beside Hugging Face's Trainer and Liger's kernels.
 
-Run `pytest benchmarks/test_harness_decoders.py -m harness -s -k "1B and lora and b8"`.
+Run `pytest benchmarks/test_harness_decoders.py -m harness -s -k "1B and lora and b8"` with one
+visible GPU (`CUDA_VISIBLE_DEVICES=0`): the Trainer would divide its batches among several. The
+environment variable LOOPS names some of the loops, such as "cuda_graphs", and ROUNDS their rounds.
 """
 
 from __future__ import annotations
@@ -64,9 +66,10 @@ def test_decoders_against_the_trainers(
 
     from peft_methods.profiling.matmul_rate import matmul_flops_per_second
 
+    print(f"\n{source}, {method}, batches of {batch}", flush=True)
     decoder = Decoder(source, method, batch, steps)
     has_liger = importlib.util.find_spec("liger_kernel") is not None
-    only = os.environ.get("LOOPS")  # such as "cuda_graphs", to look at one of them
+    only, rounds = os.environ.get("LOOPS"), int(os.environ.get("ROUNDS", rounds))
     order = [*loops * rounds, *["liger"] * (rounds if has_liger else 0)]
     order = [kind for kind in order if only is None or kind in only.split(",")]
     found: dict[str, list[Any]] = {kind: [] for kind in dict.fromkeys(order)}
@@ -75,6 +78,7 @@ def test_decoders_against_the_trainers(
     def measure() -> None:
         for kind in order:
             found[kind].append(decoder.paced(kind, tmp_path, epochs=2))
+            print(f"  {kind:12} {found[kind][-1]}", flush=True)
 
     benchmark.pedantic(measure, rounds=1)
     rates.append(matmul_flops_per_second())
@@ -84,7 +88,7 @@ def test_decoders_against_the_trainers(
         kind: statistics.median(pace.tokens_per_second for pace in paces)
         for kind, paces in found.items()
     }
-    print(f"\n{source}, {method}, batches of {batch}, {rate / 1e12:.0f} TFLOP/s in products")
+    print(f"Medians, with {rate / 1e12:.0f} TFLOP/s in products:")
     for kind, paces in found.items():
         flops = statistics.median(pace.flops_per_second for pace in paces)
         peak = max(pace.peak_bytes for pace in paces)

@@ -163,10 +163,11 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
     ours += ["--peft-weights=random", f"--peft-method={','.join(JOB_METHODS)}", "--peft-seeds=1"]
     ours += ["--peft-fresh", f"--peft-results={tmp_path}"]  # reused records would cost no time
     script = (
-        f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness; "
-        f"test_harness._notebook_job([], {str(tmp_path)!r})"
+        f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness_jobs; "
+        f"test_harness_jobs._notebook_job([], {str(tmp_path)!r})"
     )
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    cache = str(tmp_path / "cache")
+    environment = {"CUDA_VISIBLE_DEVICES": "0", **os.environ, "XDG_CACHE_HOME": cache}
     seconds: dict[str, float] = {}
     details: dict[str, str] = {}
 

@@ -20,9 +20,10 @@ from harness import need_gpu
 pytestmark = [pytest.mark.harness, pytest.mark.filterwarnings("ignore")]
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 3
+ROUNDS = int(os.environ.get("PEFT_HARNESS_ROUNDS", "3"))
 FIRST_VERSION = "7c7e0fd"  # the bundled job is compared with this commit
-# Further options of the job, such as --peft-model and --peft-data with local folders.
+# Further options of the job, such as --peft-method=lora, or --peft-model and --peft-data with local
+# folders.
 OPTIONS = shlex.split(os.environ.get("PEFT_HARNESS_OPTIONS", ""))
 
 
@@ -35,7 +36,9 @@ def test_share_of_training_on_a_gpu(recipe: str, benchmark: Any, tmp_path: Path)
     of every run.
     """
     need_gpu()
-    run_job(recipe, "warm", tmp_path / "first")
+    print(
+        report(tmp_path / "first", run_job(recipe, "warm", tmp_path / "first")[0], "caches empty")
+    )
     found: dict[str, list[float]] = {"warm": [], "fresh": []}
 
     def measure() -> None:

@@ -124,7 +124,7 @@ def generated_alone(model: Any, prompts: Sequence[Prompt], ends: Sequence[int]) 
     """Return the new tokens of each prompt by transformers alone, without any padding."""
     found = []
     for prompt in prompts:
-        given = torch.tensor([list(prompt.ids)])
+        given = torch.tensor([list(prompt.ids)], device=model.device)
         made = model.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_methods.models.architecture import Architecture, architecture_of
+from peft_methods.models.attention_registry import attention_options
 from peft_methods.models.config import config_digest, folder_or_id, load_config, loading_error
 from peft_methods.models.drawing import DrawInParallel
 from peft_methods.models.head import (
@@ -174,6 +175,7 @@ def _load_model(
         "config": config,
         "dtype": torch.float32,
         "trust_remote_code": spec.trust_remote_code,
+        **attention_options(config),
         **quantized,
     }
     missing: set[str] = set()
@@ -197,7 +199,10 @@ def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:
     with torch.random.fork_rng(devices=()), DrawInParallel():
         torch.manual_seed(0)
         model: PreTrainedModel = head.auto_class().from_config(
-            config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
+            config,
+            dtype=torch.float32,
+            trust_remote_code=spec.trust_remote_code,
+            **attention_options(config),
         )
         return model
 

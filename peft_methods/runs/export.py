@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from peft_methods.methods.base import TRAINED, ApplyContext, Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading, ranks
+from peft_methods.models.attention_registry import attention_options
 from peft_methods.models.parameters import load_trainable, on_first_host, trainable_tensors
 from peft_methods.models.quantization import quantization_of
 from peft_methods.recipes.bundled_names import PREFIX
@@ -213,9 +214,13 @@ def _task_of(saved: Mapping[str, Any]) -> Task:
 
 
 def _load_plain(folder: Path, task: Task, spec: ModelSpec) -> nn.Module:
+    from transformers import AutoConfig
+
     try:
+        options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
+        options |= attention_options(AutoConfig.from_pretrained(folder, **options))
         model: nn.Module = task.head.auto_class().from_pretrained(
-            str(folder), use_safetensors=True, trust_remote_code=spec.trust_remote_code
+            str(folder), use_safetensors=True, **options
         )
     except Exception as error:  # file errors have a dozen types
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None

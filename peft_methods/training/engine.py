@@ -226,6 +226,10 @@ class Engine(Protocol):
     def trains_on_several_gpus(self) -> bool:
         """Whether it trains one run over several GPUs."""
 
+    @property
+    def packs_decoders(self) -> bool:
+        """Whether the examples of a decoder's batch follow one another, without padding."""
+
     def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
         """Return why the engine cannot train the model with this config and budget, or None."""
 

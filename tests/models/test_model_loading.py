@@ -12,12 +12,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from builders import CONFIGS, TASK, make_model
+from builders import CONFIGS, DECODER, TASK, make_model, words_tokenizer
 from peft_methods.models import loading, parameters, quantization
 from peft_methods.models.module_names import in_modules
 from peft_methods.recipes.schema import ModelSpec
+from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import ModelError
 
+LANGUAGE = TASKS["causal_lm"]
 NAMES = ("no", "yes")
 
 
@@ -265,3 +267,26 @@ def test_check_length_refuses_more_tokens_than_positions(
         ModelError, match=f"reads at most {limit} tokens. Set data.max_length = {limit} or less"
     ):
         base.check_length(limit + 1)
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+def test_load_keeps_the_cap_of_attention_scores(tmp_path: Path, weights: str) -> None:
+    """transformers' default attention would drop it: Gemma 2's outputs would be other ones."""
+    config = transformers.Gemma2Config(
+        **DECODER, head_dim=8, attn_logit_softcapping=0.01, initializer_range=0.5
+    )
+    kind = transformers.AutoModelForCausalLM
+    torch.manual_seed(0)
+    made = kind.from_config(config, attn_implementation="eager")
+    made.save_pretrained(tmp_path)
+    words_tokenizer().save_pretrained(tmp_path)
+    loaded = loading.load(ModelSpec(str(tmp_path), weights=weights), LANGUAGE.head, ()).model.eval()
+    other = kind.from_config(config, attn_implementation="sdpa")
+    other.load_state_dict(loaded.state_dict())
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        found, dropped = loaded(ids).logits, other.eval()(ids).logits
+        other.set_attn_implementation("eager")
+        expected = other(ids).logits
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, dropped, atol=1e-2)

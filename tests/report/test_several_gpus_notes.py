@@ -42,9 +42,9 @@ def test_a_note_has_the_memory_of_each_gpu_and_what_is_known_of_time() -> None:
 
 def test_setup_and_paper_say_over_how_many_gpus_a_run_is() -> None:
     recipe = over_two(make_record()).spec.recipe
-    assert "each run over 2 processes (fsdp)" in budget_text(recipe)
-    assert "A run takes two GPUs, each with a part of the model" in budget_paragraph(recipe)
-    assert "processes" not in budget_text(make_record().spec.recipe)
+    assert "each run over 2 processes (fsdp)" in budget_text(recipe, ())
+    assert "A run takes two GPUs, each with a part of the model" in budget_paragraph(recipe, ())
+    assert "processes" not in budget_text(make_record().spec.recipe, ())
 
 
 def test_efficiency_is_that_beside_the_newest_run_on_one_gpu(tmp_path: Path) -> None:

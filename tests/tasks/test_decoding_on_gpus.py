@@ -23,6 +23,7 @@ from language_builders import (
 from peft_methods.api import compare
 from peft_methods.tasks.decoding import graphs
 from peft_methods.tasks.decoding.greedy import decode
+from peft_methods.training.determinism import CUBLAS_WORKSPACE
 
 pytestmark = [
     pytest.mark.gpu,
@@ -89,7 +90,10 @@ def test_a_model_that_makes_the_host_wait_is_not_captured(captured: list[int]) -
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_deterministic_algorithms_can_be_captured(deterministic: bool, captured: list[int]) -> None:
+def test_deterministic_algorithms_can_be_captured(
+    deterministic: bool, captured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
     model, prompts = vivid_decoder("llama").cuda(), prompts_of(12)
     torch.use_deterministic_algorithms(deterministic)
     try:
@@ -106,7 +110,7 @@ def test_in_bf16_texts_of_a_real_model_part_only_at_nearly_equal_tokens(
     name: str, tmp_path: Path, captured: list[int]
 ) -> None:
     recipe = recipe_of(BUNDLED, write_pairs(tmp_path / "data"), name, precision="bf16")
-    _, _, base, model, _ = ready(recipe, name)
+    _, _, base, model, _ = ready(recipe, name, device="cuda")
     model.cuda().eval()
     questions = [f"List {n} {kind} and say why." for n in range(2, 8) for kind in ("birds", "jobs")]
     turns = [f"<|im_start|>user\n{one}<|im_end|>\n<|im_start|>assistant\n" for one in questions]

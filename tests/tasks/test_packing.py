@@ -300,22 +300,25 @@ def test_a_run_records_its_tokens_and_its_padding(
 
 
 @pytest.mark.parametrize(
-    ("padding", "line", "sentence"),
+    ("padding", "engines", "line", "sentence"),
     [
-        ("packed", "fp32, packed batches", "are packed: one after the other"),
-        ("dynamic", "fp32, padded batches", "padded to the longest, and not packed"),
-        ("fixed", "fp32, fixed padding", "padded to the maximum length"),
+        ("packed", "trainer", "fp32, packed batches", "are packed: one after the other"),
+        ("dynamic", "trainer", "fp32, padded batches", "padded to the longest, and not packed"),
+        ("fixed", "trainer", "fp32, fixed padding", "padded to the maximum length"),
+        ("dynamic", "cuda_graphs", "packed batches of similar lengths", "without padding between"),
+        ("dynamic", "cuda_graphs trainer", "padded or packed", "in others packed"),
+        ("fixed", "cuda_graphs", "fp32, fixed padding", "padded to the maximum length"),
     ],
 )
 def test_the_setup_says_whether_batches_are_packed(
-    tmp_path: Path, pairs: Path, padding: str, line: str, sentence: str
+    pairs: Path, padding: str, engines: str, line: str, sentence: str
 ) -> None:
-    recipe = recipe_of(make_decoder(tmp_path / "llama"), pairs, padding=padding)
-    assert line in budget_text(recipe)
-    assert sentence in budget_paragraph(recipe)
-    other = replace(recipe, task="text_classification")
-    assert "batches" not in budget_text(replace(other, budget=Budget(1, 8)))
-    assert "packed" not in budget_paragraph(replace(other, budget=Budget(1, 8)))
+    recipe, names = recipe_of(Path("model"), pairs, padding=padding), engines.split()
+    assert line in budget_text(recipe, names)
+    assert sentence in budget_paragraph(recipe, names)
+    other = replace(recipe, task="text_classification", budget=Budget(1, 8))
+    assert "batches" not in budget_text(other, names)
+    assert "packed" not in budget_paragraph(other, names)
 
 
 def test_padding_is_part_of_a_runs_identity(tmp_path: Path, pairs: Path) -> None:

@@ -54,7 +54,7 @@ def test_products_have_the_bits_of_bitsandbytes(
     state = layer.weight.quant_state
     parts = [layer.weight.data, state.absmax, state.state2.code, state.state2.absmax]
     parts += [state.offset, state.code]
-    values = nf4_weights(parts, list(shape), [64, 256], torch.float32, False)
+    values = nf4_weights(parts, list(shape), torch.float32, False)
     assert torch.equal(values, bitsandbytes.functional.dequantize_4bit(layer.weight, state))
 
 
@@ -64,11 +64,20 @@ def trained_bias() -> Any:
     return layer
 
 
+def with_other_blocks(layer: Any) -> Any:
+    values = torch.randn(layer.out_features, layer.in_features)
+    layer.weight = bitsandbytes.nn.Params4bit(
+        values, requires_grad=False, quant_type="nf4", blocksize=128
+    ).to("cpu")
+    return layer
+
+
 @pytest.mark.parametrize(
     "other",
     [
         lambda: quantized(64, 64, torch.bfloat16, compress_statistics=False),
         lambda: quantized(64, 64, torch.float32),
+        lambda: with_other_blocks(quantized(64, 64, torch.bfloat16)),
         trained_bias,
         lambda: nn.Linear(64, 64),
     ],

@@ -36,6 +36,7 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import NO_LABEL
 from peft_methods.tasks.registry import TASKS
+from peft_methods.training.cuda_graphs import token_buckets
 from peft_methods.training.cuda_graphs.frozen_cast import half_frozen
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
@@ -122,6 +123,15 @@ def test_accumulation_checkpointing_and_loss_on_all_tokens_agree_too(
         "padding": padding,
     }
     assert_equal_trainings(model, pairs, tmp_path, "full", max_length=40, **settings)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_batches_may_be_smaller_than_the_rows_that_are_tried(
+    size: int, tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_buckets, "MULTIPLE", 8)
+    model = make_decoder(tmp_path / "m")
+    assert_equal_trainings(model, pairs, tmp_path, "lora", max_length=40, batch_size=size, epochs=1)
 
 
 @pytest.mark.parametrize("kind", mostly_slow(DECODERS, "llama"))

@@ -19,6 +19,7 @@ from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.tuning import hyperparameters, rates
 from peft_methods.report.paper.typst import escaped, table
 from peft_methods.report.text.devices import gpus_of
+from peft_methods.report.text.setup import kind_of_batches
 from peft_methods.runs.record import Record
 from peft_methods.tasks.registry import task_of
 
@@ -28,6 +29,22 @@ PRECISIONS = {
     "tf32": "32-bit floating point with TF32 matrix products",
     "bf16": "bfloat16 autocast over 32-bit weights",
     "fp16": "float16 autocast over 32-bit weights",
+}
+BATCHES = {
+    "packed": (
+        "The examples of a batch, in random order, are packed: one after the other and without "
+        "attention between them, in rows of at most that length."
+    ),
+    "fixed": "All rows are padded to the maximum length.",
+    "padded": "Batches are of rows of similar length, padded to the longest, and not packed.",
+    "packed by the engine": (
+        "Batches are of examples of similar length, packed: one after the other in a row of "
+        "tokens, without padding between them and without attention between them."
+    ),
+    "both": (
+        "Batches are of examples of similar length. In some runs they are padded to the longest, "
+        "in others packed: one after the other in a row of tokens, without attention between them."
+    ),
 }
 SCHEDULES = {
     "linear": "falls linearly to zero",
@@ -48,7 +65,11 @@ def setup(studies: Sequence[Study]) -> list[str]:
             _model(study),
         ]
         parts += ["== Budget and Hyperparameters"] * one
-        parts += [budget_paragraph(study.settings), rates(study), hyperparameters(study)]
+        parts += [
+            budget_paragraph(study.settings, _engines(study)),
+            rates(study),
+            hyperparameters(study),
+        ]
     parts += [
         "== Hardware and Software",
         _hardware(studies),
@@ -148,8 +169,12 @@ SEVERAL_GPUS = {
 }
 
 
-def budget_paragraph(recipe: Recipe) -> str:
-    """Describe the budget of every method in a paragraph."""
+def _engines(study: Study) -> set[str]:
+    return {record.spec.engine for record in study.records}
+
+
+def budget_paragraph(recipe: Recipe, engines: Iterable[str]) -> str:
+    """Describe the budget of every method in a paragraph. `engines` have trained."""
     budget = recipe.budget
     patience, batches = budget.early_stopping, budget.gradient_accumulation
     epochs = f"{'at most ' if patience else ''}{counted(budget.epochs, 'epoch')}"
@@ -175,21 +200,8 @@ def budget_paragraph(recipe: Recipe) -> str:
         if budget.gradient_checkpointing
         else "",
         SEVERAL_GPUS[budget.strategy].format(number(budget.gpus)) if budget.strategy else "",
-        _padding(recipe),
+        BATCHES.get(kind_of_batches(recipe, engines) or "", ""),
     )
-
-
-def _padding(recipe: Recipe) -> str:
-    """Describe the padding: the default one only where batches could be packed."""
-    if recipe.budget.padding == "packed":
-        return (
-            "The examples of a batch, in random order, are packed: one after the other and without "
-            "attention between them, in rows of at most that length."
-        )
-    if recipe.budget.padding == "fixed":
-        return "All rows are padded to the maximum length."
-    padded = "Batches are of rows of similar length, padded to the longest, and not packed."
-    return padded if task_of(recipe).packs else ""
 
 
 def _distinct(records: Iterable[Record], name: str) -> list[str]:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.recipes.schema import Recipe
 from peft_methods.report.text.devices import devices_text
 from peft_methods.tasks.registry import task_of
+from peft_methods.training.registry import engine_of
 from peft_methods.utils.words import counted, seeds_of
+
+BATCHES = {
+    "fixed": "fixed padding",
+    "packed": "packed batches",
+    "padded": "padded batches",
+    "packed by the engine": "packed batches of similar lengths",
+    "both": "batches of similar lengths, padded or packed",
+}
 
 
 def setup_line(comparison: Comparison, recipe: str) -> str:
@@ -28,16 +40,17 @@ def setup_line(comparison: Comparison, recipe: str) -> str:
         if finished
         else {"train": data.train, "validation": data.validation, "test": data.test}
     )
+    engines = {record.spec.engine for record in records}
     deterministic = ", deterministic" * spec.deterministic
     return (
         f"{recipe}: {spec.recipe.model.source}{weights} on {data.source}{texts}, "
         f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "
-        f"{budget_text(spec.recipe)}{deterministic}; {seeds_of(seeds)}; {device}"
+        f"{budget_text(spec.recipe, engines)}{deterministic}; {seeds_of(seeds)}; {device}"
     )
 
 
-def budget_text(recipe: Recipe) -> str:
-    """Describe the budget. Options at their default are omitted."""
+def budget_text(recipe: Recipe, engines: Iterable[str]) -> str:
+    """Describe the budget. Options at their default are omitted. `engines` have trained."""
     budget = recipe.budget
     patience, batches = budget.early_stopping, budget.gradient_accumulation
     parts = [
@@ -51,12 +64,20 @@ def budget_text(recipe: Recipe) -> str:
     ]
     parts += ["gradient checkpointing"] * budget.gradient_checkpointing
     parts += [f"each run over {budget.gpus} processes ({budget.strategy})"] * (budget.gpus > 1)
-    parts += _padding(recipe)
+    if (kind := kind_of_batches(recipe, engines)) is not None:
+        parts.append(BATCHES[kind])
     return ", ".join(parts)
 
 
-def _padding(recipe: Recipe) -> list[str]:
-    """Describe the padding: the default one only where batches could be packed."""
-    names = {"fixed": "fixed padding", "packed": "packed batches"}
-    default = ["padded batches"] * task_of(recipe).packs
-    return [names[one]] if (one := recipe.budget.padding) in names else default
+def kind_of_batches(
+    recipe: Recipe, engines: Iterable[str]
+) -> Literal["fixed", "packed", "padded", "packed by the engine", "both"] | None:
+    """Return how batches are filled: the default only where they could be packed."""
+    if (padding := recipe.budget.padding) != "dynamic":
+        return padding
+    if not task_of(recipe).packs:
+        return None
+    packs = {engine_of(name).packs_decoders for name in engines}
+    if len(packs) == 2:
+        return "both"
+    return "packed by the engine" if True in packs else "padded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -73,9 +74,14 @@ class Replayed:
 
 @contextmanager
 def _no_waiting() -> Iterator[None]:
-    """Context manager: what makes the host wait for the device raises `RuntimeError`."""
+    """Context manager: what makes the host wait for the device raises `RuntimeError`.
+
+    torch warns that this mode does not find everything that waits. A capture would fail then.
+    """
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

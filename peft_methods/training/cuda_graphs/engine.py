@@ -32,6 +32,7 @@ class CudaGraphsEngine:
     fallback = "trainer"
     phases = (CAPTURE,)
     trains_on_several_gpus = False
+    packs_decoders = True
 
     def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
         """Return why it cannot: it trains encoders and decoders, on one GPU.

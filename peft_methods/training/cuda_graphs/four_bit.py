@@ -19,24 +19,24 @@ from torch.nn.functional import linear
 from peft_methods.training.cuda_graphs.compat import below_autograd
 from peft_methods.training.precision import HALF
 
+BLOCKS = (64, 256)  # values with a common scale, and scales with a common scale of theirs
+
 
 class Dequantized(nn.Module):
-    """NF4 weights with doubly quantised scales, as values. It is a module to be compiled."""
+    """NF4 weights with doubly quantised scales, as values. It is a module to be compiled.
 
-    def forward(
-        self, tensors: tuple[Tensor, ...], size: int, blocks: tuple[int, int], dtype: torch.dtype
-    ) -> Tensor:
-        """Return `size` values: value = table[4 bits] * scale, with one scale for each block.
+    The sizes of blocks are constants: by numbers that were inputs the kernel could only divide.
+    """
 
-        `blocks` are the values with a common scale, and the scales with a common scale of theirs.
-        """
+    def forward(self, tensors: tuple[Tensor, ...], size: int, dtype: torch.dtype) -> Tensor:
+        """Return `size` values: value = table[4 bits] * scale, with one scale for each block."""
         packed, scales, scale_table, scales_of_scales, offset, table = tensors
         place = torch.arange(size, device=packed.device)
         byte = packed.view(-1)[place // 2].int()
         first = place % 2 == 0  # the first of two values is in the high bits
         value = table[torch.where(first, byte >> 4, byte & 15)]
-        block = place // blocks[0]
-        scale = scale_table[scales[block].int()] * scales_of_scales[block // blocks[1]] + offset
+        block = place // BLOCKS[0]
+        scale = scale_table[scales[block].int()] * scales_of_scales[block // BLOCKS[1]] + offset
         return (value * scale).to(dtype)
 
 
@@ -44,10 +44,8 @@ DEQUANTIZED = Dequantized()
 
 
 @torch.library.custom_op("peft_methods::nf4_weights", mutates_args=())
-def nf4_weights(
-    tensors: list[Tensor], shape: list[int], blocks: list[int], dtype: torch.dtype, again: bool
-) -> Tensor:
-    """Return NF4 weights as values. `tensors`, `blocks`: see `Dequantized`.
+def nf4_weights(tensors: list[Tensor], shape: list[int], dtype: torch.dtype, again: bool) -> Tensor:
+    """Return NF4 weights as values. `tensors`: see `Dequantized`.
 
     As an operation of its own, it is computed again for the backward pass: `again` keeps the
     compiler from taking the call there for that of the forward pass, whose result it would store.
@@ -56,14 +54,12 @@ def nf4_weights(
     # The same state in both passes, so that the code compiled in the first serves the second.
     plain = torch.autocast(kind, enabled=False, cache_enabled=False)
     with torch.no_grad(), plain, below_autograd():
-        made: Tensor = DEQUANTIZED(tuple(tensors), size, (blocks[0], blocks[1]), dtype)
+        made: Tensor = DEQUANTIZED(tuple(tensors), size, dtype)
     return made.view(shape)
 
 
 @nf4_weights.register_fake
-def _(
-    tensors: list[Tensor], shape: list[int], blocks: list[int], dtype: torch.dtype, again: bool
-) -> Tensor:
+def _(tensors: list[Tensor], shape: list[int], dtype: torch.dtype, again: bool) -> Tensor:
     return tensors[0].new_empty(shape, dtype=dtype)
 
 
@@ -76,27 +72,26 @@ class _Product(torch.autograd.Function):
         x: Tensor,
         bias: Tensor | None,
         shape: list[int],
-        blocks: list[int],
         *tensors: Tensor,
     ) -> Tensor:
-        ctx.shape, ctx.blocks = shape, blocks
+        ctx.shape = shape
         ctx.save_for_backward(*tensors)
-        return linear(x, nf4_weights(list(tensors), shape, blocks, x.dtype, False), bias)
+        return linear(x, nf4_weights(list(tensors), shape, x.dtype, False), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         tensors = list(ctx.saved_tensors)
-        weights = nf4_weights(tensors, ctx.shape, ctx.blocks, gradient.dtype, True)
-        return (gradient @ weights, None, None, None, *[None] * len(tensors))
+        weights = nf4_weights(tensors, ctx.shape, gradient.dtype, True)
+        return (gradient @ weights, None, None, *[None] * len(tensors))
 
 
 def product(layer: Any, x: Tensor) -> Tensor:
     """Compute what a `Linear4bit` of bitsandbytes computes. The result has the dtype of `x`."""
     dtype = layer.compute_dtype
     bias = None if layer.bias is None else layer.bias.to(dtype)
-    tensors, shape, blocks = layer.nf4
-    made: Tensor = _Product.apply(x.to(dtype), bias, shape, blocks, *tensors)  # type: ignore[no-untyped-call]
+    tensors, shape = layer.nf4
+    made: Tensor = _Product.apply(x.to(dtype), bias, shape, *tensors)  # type: ignore[no-untyped-call]
     return made.to(x.dtype)
 
 
@@ -113,8 +108,8 @@ def compiled_products(model: nn.Module) -> Iterator[None]:
             del layer.forward, layer.nf4  # uncovers the method of its class
 
 
-def _parts(layer: Any) -> tuple[tuple[Tensor, ...], list[int], list[int]]:
-    """Return the tensors that `Dequantized` reads, the shape of the weights, and the blocks.
+def _parts(layer: Any) -> tuple[tuple[Tensor, ...], list[int]]:
+    """Return the tensors that `Dequantized` reads, and the shape of the weights.
 
     They are plain tensors, since the compiler does not know bitsandbytes' class of parameters.
     """
@@ -128,7 +123,7 @@ def _parts(layer: Any) -> tuple[tuple[Tensor, ...], list[int], list[int]]:
         state.offset,
         state.code,
     )
-    return tensors, list(state.shape), [state.blocksize, scales.blocksize]
+    return tensors, list(state.shape)
 
 
 def _is_known(module: Any) -> bool:
@@ -138,6 +133,7 @@ def _is_known(module: Any) -> bool:
         state is not None
         and not (bias is not None and bias.requires_grad)
         and getattr(state, "nested", False)
+        and (state.blocksize, state.state2.blocksize) == BLOCKS
         and state.quant_type == "nf4"
         and getattr(module, "compute_dtype", None) in HALF.values()
     )

@@ -5,7 +5,7 @@ There is one graph for each length bucket.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from peft_methods.models.loading import first_position
 from peft_methods.models.projection import transformers_model
 from peft_methods.models.workspaces import free_cublas_workspaces
 from peft_methods.tasks.base import LossSum
-from peft_methods.tasks.collate import BORDERS, Collator
+from peft_methods.tasks.collate import BORDERS
 from peft_methods.training.collate import (
     BucketCollator,
     TrainingCollator,
@@ -79,10 +79,12 @@ class CudaGraphsTrainer(loop.RunTrainer):
             job.recipe.budget.padding != "fixed"
             and (self.packs_encoders or has_kernel(job.model, job.recipe.budget.precision))
         ):
-            packed = self._packed(collate)
+            pooled, first = -1 if self._is_decoder else 0, first_position(job.model.config)
+            pack = partial(TokenCollator, collate, rows, pooled=pooled, first=first)
+            packed = self._packed(pack)
             self.packing = PackedAttention(packed.longest)
             check = PackedCheck(job.model, job.task, self.packing, job.recipe.budget.precision)
-            if (problem := check.problem(rows, packed, collate)) is None:
+            if (problem := check.problem(rows, pack, collate)) is None:
                 return packed
             if self._is_decoder:
                 raise EngineUnfit(
@@ -95,17 +97,10 @@ class CudaGraphsTrainer(loop.RunTrainer):
             collate, self.args.per_device_train_batch_size, buckets, rows.label_shape
         )
 
-    def _packed(self, collate: Collator) -> TokenCollator:
+    def _packed(self, pack: Callable[..., TokenCollator]) -> TokenCollator:
         """Return the collator of packed batches; its buckets are those of the first batches."""
         size, state = self.args.per_device_train_batch_size, self.order.get_state()
-        packed = TokenCollator(
-            collate,
-            self.job.data.train,
-            watched_batches(self._get_train_sampler(), size),
-            size=size,
-            pooled=-1 if self._is_decoder else 0,
-            first=first_position(self.job.model.config),
-        )
+        packed = pack(watched_batches(self._get_train_sampler(), size), size=size)
         self.order.set_state(state)
         return packed
 

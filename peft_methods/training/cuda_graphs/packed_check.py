@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,13 +34,18 @@ class PackedCheck:
         self._model, self._packing, self._precision = model, packing, precision
         self._loss, self._packed_loss = task.loss, packing.loss(task.loss)
 
-    def problem(self, rows: TokenRows, packed: TokenCollator, padded: Collator) -> str | None:
+    def problem(
+        self, rows: TokenRows, pack: Callable[..., TokenCollator], padded: Collator
+    ) -> str | None:
         """Return what is wrong with packed rows, or None.
 
         An example should have the same states and the same loss between other examples, whatever
-        they are, and alone.
+        they are, and alone. `pack(batches, size)` makes the collator of the rows of such batches:
+        those of training may be too small for the rows that are tried.
         """
-        first, own, last = (rows[row] for row in _short_rows(rows.lengths))
+        chosen = _short_rows(rows.lengths)
+        packed = pack([chosen], size=len(chosen))
+        first, own, last = (rows[row] for row in chosen)
         start, end = len(first["input_ids"]), len(first["input_ids"]) + len(own["input_ids"])
         was_training = self._model.training
         self._model.eval()

@@ -20,6 +20,7 @@ class TrainerEngine:
     fallback = None
     phases = ()
     trains_on_several_gpus = True
+    packs_decoders = False
 
     def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
         """Return None: the Trainer trains everything."""
