@@ -1,0 +1,63 @@
+"""HiRA: the weights, changed by a low-rank matrix of factors (PEFT's)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.low_rank.lora import compared
+from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.models.architecture import Architecture
+from peft_methods.models.module_names import has_transposed_weights
+from peft_methods.recipes.schema import Count, Share
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiRA(TargetedPeftMethod):
+    """The update is the elementwise product of the frozen weights and a low-rank matrix."""
+
+    info = MethodInfo(
+        name="hira",
+        title="HiRA",
+        family="low_rank",
+        order=34,
+        paper="Huang et al. 2025, OpenReview:TwJrTz9cRS",
+        citations=("huang2025hira",),
+        trained="low-rank factors of the frozen weights' elements",
+        about=(
+            "multiplies the elements of each weight matrix by a learned low-rank matrix, so that "
+            "the update itself has high rank."
+        ),
+        aliases=r"\bhira\b",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
+        learning_rates={
+            "encoder": DefaultRate(4.5e-3, "as for decoders: the update is scaled by the weights"),
+            "decoder": compared(4.5e-3),
+        },
+    )
+    added_in = (0, 20)
+
+    rank: Count = 32
+    dropout: Share = 0.0
+
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
+        """Up-projections start at zero, so the outputs are unchanged at first."""
+        from peft import HiraConfig
+
+        return HiraConfig(
+            **self.common(context),
+            r=self.rank,
+            hira_dropout=self.dropout,
+            fan_in_fan_out=has_transposed_weights(model),
+        )
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """rank * (inputs + outputs) for each linear layer in the targets."""
+        return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
