@@ -99,14 +99,17 @@ class Architecture:
             return self.encoder_biases
         return self.counted.biases if self.counted else None
 
-    def linear_sizes(self, roles: Iterable[str]) -> tuple[tuple[int, int], ...]:
-        """Return (inputs, outputs) of every linear layer with at least one of these roles."""
+    def linear_in_roles(self, roles: Iterable[str]) -> tuple[LinearLayer, ...]:
+        """Return every linear layer with at least one of these roles."""
         wanted = set(roles)
         if self.module_map is None:
-            found = self.counted.in_roles(wanted) if self.counted else ()
-            return tuple((layer.inputs, layer.outputs) for layer in found)
-        own = (layer for layer in self.linear_layers if wanted & set(layer.roles))
-        return tuple((layer.inputs, layer.outputs) for layer in own) * self.distinct_layers
+            return self.counted.in_roles(wanted) if self.counted else ()
+        own = tuple(layer for layer in self.linear_layers if wanted & set(layer.roles))
+        return own * self.distinct_layers
+
+    def linear_sizes(self, roles: Iterable[str]) -> tuple[tuple[int, int], ...]:
+        """Return (inputs, outputs) of every linear layer with at least one of these roles."""
+        return tuple((layer.inputs, layer.outputs) for layer in self.linear_in_roles(roles))
 
     def pattern(self, roles: Iterable[str]) -> str:
         """Return a pattern that fully matches the modules of these roles in every layer."""

@@ -153,7 +153,8 @@ def test_a_step_moves_all_of_it_and_nothing_else(
     logits(model)
     key = MODULE_MAPS[base.architecture.model_type].key
     unmoved = [n for n, p in model.named_parameters() if n in start and torch.equal(start[n], p)]
-    assert [n for n in unmoved if not n.endswith((f"{key}.bias", ".key.bias"))] == []
+    unmoved = [n for n in unmoved if not n.endswith(f"{key}.bias")]
+    assert [n for n in unmoved if not method.has_zero_gradient(n)] == []
     assert {n: fingerprint(p) for n, p in model.named_parameters() if n in frozen} == frozen
 
 
@@ -161,8 +162,9 @@ def test_what_is_saved_and_loaded_gives_the_same_logits(
     case: tuple[Method, loading.LoadedModel], tmp_path: Path
 ) -> None:
     method, base = case
-    model = apply(base, method)
-    fresh = copy.deepcopy(model)
+    fresh = apply(base, method)
+    model = copy.deepcopy(fresh)
+    fresh = copy.deepcopy(fresh)  # weights read from a file are aligned otherwise than copies
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -217,7 +219,7 @@ def test_info_of_every_method_is_complete(name: str) -> None:
     assert info.title
     assert info.trained
     assert info.about.endswith(".")
-    assert "arXiv:" in info.paper
+    assert re.search("(arXiv|OpenReview):", info.paper)
     assert info.family in FAMILIES
     assert info.aliases or info.generic_aliases
     for pattern in (info.aliases, info.generic_aliases, info.not_aliases):
@@ -260,8 +262,10 @@ def test_methods_are_listed_by_family_then_order() -> None:
         ("(IA)³", "ia3"), ("AdapterFusion (Pfeiffer)", "adapter_fusion"), ("FFT", "full"),
         ("Houlsby adapter", "adapter"), ("Adapter, frozen base", "adapter"),
         ("Linear probe", "head_only"), ("Fine-tuning", "full"),
-        ("Full fine-tuning (no frozen layers)", "full"), ("AdaLoRA", None),
-        ("AdaLoRA adapters", None), ("LongLoRA 4-bit", None), ("LoRA-FA", None),
+        ("Full fine-tuning (no frozen layers)", "full"), ("DyLoRA", None),
+        ("DyLoRA adapters", None), ("LongLoRA 4-bit", None), ("LoRA-XS", None),
+        ("RandLoRA", "randlora"), ("VeRA (r=256)", "vera"), ("P-VeRA", "pvera"),
+        ("GraLoRA 4-bit", "gralora"), ("using LoRA", "lora"), ("lora / max lora", "lora"),
         ("AdapterDrop", None), ("LLaMA-Adapter", None), ("BitFit + LoRA", None),
         ("prompt tuning", None), ("", None),
     ],

@@ -360,7 +360,7 @@ def test_paper_has_a_section_for_each_recipe() -> None:
 def test_references_cover_every_shipped_method_model_and_data_set() -> None:
     entries = BIBLIOGRAPHY.read_text(encoding="utf-8")
     for name in METHODS:
-        numbers = re.findall(r"arXiv:(\d+\.\d+)", METHODS[name].info.paper)
+        numbers = re.findall(r"(?:arXiv|OpenReview):([\w.]+)", METHODS[name].info.paper)
         keys = of_method(name)
         found = bibliography(" ".join(f"@{key}" for key in keys), [name])
         assert len(numbers) == len(keys) == found.count("\n\n") + 1

@@ -53,8 +53,16 @@ class GLoRA(TargetedPeftMethod):
         return GloraConfig(**self.common(context), r=self.rank)
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """Two updates, one column of low rank and two numbers for each linear layer."""
+        """Two updates for each linear layer; for its bias a column of low rank and two numbers."""
         return sum(
-            2 * self.rank * (inputs + outputs) + self.rank * (inputs + 1) + 2
-            for inputs, outputs in architecture.linear_sizes(self.targets)
+            2 * self.rank * (one.inputs + one.outputs)
+            + one.has_bias * (self.rank * (one.inputs + 1) + 2)
+            for one in architecture.linear_in_roles(self.targets)
         )
+
+    def has_zero_gradient(self, name: str) -> bool:
+        """The factor of a bias has none where the bias is zero, as in a model that is not trained.
+
+        PEFT calls it D.
+        """
+        return ".glora_D." in name
