@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
@@ -81,7 +81,12 @@ class LoRA(TargetedPeftMethod):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             fan_in_fan_out=has_transposed_weights(model),
+            **self.variant(),
         )
+
+    def variant(self) -> dict[str, Any]:
+        """Return the arguments of `LoraConfig` that make a variant of it. LoRA itself has none."""
+        return {}
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """rank * (inputs + outputs) for each linear layer in the targets."""

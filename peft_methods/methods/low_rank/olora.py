@@ -1,0 +1,54 @@
+"""OLoRA: LoRA that starts from a QR decomposition of the weights, taken out of the base (PEFT's)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from peft_methods.methods.base import DefaultRate, MethodInfo
+from peft_methods.methods.low_rank.lora import AS_LORA, LoRA
+from peft_methods.models.architecture import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class OLoRA(LoRA):
+    """The base keeps the rest of each weight matrix, frozen.
+
+    Loading a saved model takes the same part out of the base weights again.
+    """
+
+    info = MethodInfo(
+        name="olora",
+        title="OLoRA",
+        family="low_rank",
+        order=13,
+        paper="Büyükakyüz 2024, arXiv:2406.01775",
+        citations=("buyukakyuz2024olora",),
+        trained="low-rank updates that start with orthonormal columns",
+        about=(
+            "starts LoRA's factors from a QR decomposition of the weights, with orthonormal "
+            "columns, and takes their product out of the frozen base."
+        ),
+        aliases=r"(?<![a-z])olora",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
+        start_tolerance=1e-4,  # the weights are split into a sum, which rounds
+        strategies=("ddp",),  # it decomposes whole weights
+        learning_rates={
+            **AS_LORA,
+            "decoder": DefaultRate(3e-4, "PEFT's example, examples/olora_finetuning"),
+        },
+    )
+    # PEFT 0.21 decomposes them as they are stored: rows and columns are exchanged.
+    takes_transposed = False
+
+    def variant(self) -> dict[str, Any]:
+        """It is a start of LoRA's."""
+        return {"init_lora_weights": "olora"}
+
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
+        """As LoRA; there are as many columns as the shorter side."""
+        return super().unsupported(architecture, device) or self.too_large(
+            "rank", self.rank, architecture
+        )
