@@ -189,6 +189,13 @@ def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
 CORE = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 METHOD_NAMES = mostly_slow(METHODS, *CORE)
 
+
+def sizes_for_tiny_models(name: str) -> list[str]:
+    """Return a method's example settings as options; those of the core ones are in the recipe."""
+    example = {} if name in CORE else METHODS[name].example_settings()
+    return [f"methods.{name}.{key}={value}" for key, value in example.items()]
+
+
 DECODER_SIZES = {**SIZES, "num_key_value_heads": 1}  # two query heads share keys and values
 DECODER_ENDS = {"bos_token_id": 2, "eos_token_id": 3}
 DECODER = {**TINY, **DECODER_SIZES, **DECODER_ENDS}
@@ -859,7 +866,7 @@ def small_runs(
     recipe_path: Path, name: str, *settings: str, deterministic: bool = False
 ) -> list[RunSpec]:
     """Return the only CPU run of one method: one seed, one epoch, 40 train rows."""
-    recipe = load_recipe(str(recipe_path), [*SMALL, *settings])
+    recipe = load_recipe(str(recipe_path), [*SMALL, *sizes_for_tiny_models(name), *settings])
     return run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
 
 
@@ -943,7 +950,8 @@ def prepared(
     recipe_path: Path, method_name: str, *settings: str, seed: int = 0, device: str = "cpu"
 ) -> Any:
     """Return (recipe, method, base, model with the method applied, token data)."""
-    recipe = with_task(load_recipe(str(recipe_path), settings))
+    given = [*sizes_for_tiny_models(method_name), *settings]
+    recipe = with_task(load_recipe(str(recipe_path), given))
     task = task_of(recipe)
     method = chosen_methods(recipe, [method_name])[0]
     texts = splits.load(recipe.data, task)

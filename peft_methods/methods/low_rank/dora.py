@@ -31,6 +31,7 @@ class DoRA(LoRA):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
+        reads_weights=True,
         start_tolerance=1e-4,  # dividing by the length and multiplying by it rounds
         learning_rates={
             **AS_LORA,

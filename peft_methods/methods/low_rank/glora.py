@@ -36,6 +36,7 @@ class GLoRA(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
+        reads_weights=True,
         learning_rates={
             **AS_LORA,
             "decoder": DefaultRate(3e-4, "PEFT's example, examples/glora_finetuning"),

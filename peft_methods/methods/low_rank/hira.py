@@ -37,6 +37,7 @@ class HiRA(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
+        reads_weights=True,
         learning_rates={
             "encoder": DefaultRate(4.5e-3, "as for decoders: the update is scaled by the weights"),
             "decoder": compared(4.5e-3),
