@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.config import ModelKind, kind_of
+from peft_methods.models.config import ModelKind, Quantization, kind_of
 from peft_methods.models.encoder_decoder_maps import ENCODER_DECODER_ENDS
 from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.recipes.parallel import Strategy
@@ -55,6 +55,7 @@ class MethodInfo:
       only where no method's `aliases` match. A name with a match of `not_aliases` is another's.
     - `color` (#rrggbb) and `marker` (matplotlib's) are drawn from the name where they are empty.
     - `start_tolerance` is how far logits at step 0 may be from the base model's (None: no promise).
+    - `quantization` is the format in which the frozen linear layers are loaded.
     - `unquantized_counterpart` names the method that does the same over unquantized weights.
     - `needs` says which models the method can train: all, those with linear layers in the roles
       that `needed_roles()` names, those whose layers' ends are known (`Architecture.ends`), or only
@@ -85,7 +86,7 @@ class MethodInfo:
     saved_format: SavedFormat = "transformers"
     mergeable: bool = False
     start_tolerance: float | None = 0.0
-    quantization: Literal["nf4"] | None = None
+    quantization: Quantization | None = None
     unquantized_counterpart: str | None = None
     needs: Needs = "module map"
     cost_in_forward_passes: float = 2.0

@@ -1,6 +1,6 @@
 """A recipe's model with the head of its task, with its tokenizer and its architecture.
 
-The weights are pretrained, pretrained in 4 bits, or random according to a config.
+The weights are pretrained, pretrained in 4 or 8 bits, or random according to a config.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ import torch
 
 from peft_methods.models.architecture import Architecture, architecture_of
 from peft_methods.models.attention_registry import attention_options
-from peft_methods.models.config import config_digest, folder_or_id, load_config, loading_error
+from peft_methods.models.config import (
+    Quantization,
+    config_digest,
+    folder_or_id,
+    load_config,
+    loading_error,
+)
 from peft_methods.models.drawing import DrawInParallel
 from peft_methods.models.head import (
     head_modules,
@@ -28,7 +34,7 @@ from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import in_modules, top_modules
 from peft_methods.models.padding import embedding_rows, write_padding
 from peft_methods.models.parameters import weights_digest
-from peft_methods.models.quantization import disable_repacking, nf4_options
+from peft_methods.models.quantization import disable_repacking, quantization_options
 from peft_methods.models.stored_weights import poolers_untrained_in
 from peft_methods.models.tokenizer import fetch_tokenizer, tokenizer_digest
 from peft_methods.recipes.schema import ModelSpec
@@ -113,12 +119,12 @@ def load(
     head: ModelHead,
     label_names: tuple[str, ...],
     *,
-    quantization: str | None = None,
+    quantization: Quantization | None = None,
     precision: str = "fp32",
     device: str = "cpu",
     is_sharded: bool = False,
 ) -> LoadedModel:
-    """Load a recipe's model, in fp32 or with the encoder's linear layers in 4 bits.
+    """Load a recipe's model, in fp32 or with the encoder's linear layers quantized.
 
     Raises `ModelError`. Random weights need no download: the config is that of a preset or a local
     one, and so is the tokenizer. `is_sharded`: the model will be divided among several GPUs.
@@ -129,10 +135,12 @@ def load(
         notes = (*notes, NO_END)
     config_sha256 = config_digest(config)
     name_labels(config, label_names, head.problem_type)
-    compute = DTYPES[precision] if quantization else None
     options = {}
-    if compute is not None:
-        options = nf4_options(config, spec, head, compute, device, is_sharded=is_sharded)
+    if quantization is not None:
+        compute = DTYPES[precision]
+        options = quantization_options(
+            quantization, config, spec, head, compute, device, is_sharded=is_sharded
+        )
     model, fresh = _load_model(config, spec, head, options, device=device)
     write_padding(tokenizer, model.config)
     own = head_modules(model, fresh, spec, head)
@@ -167,7 +175,7 @@ def _load_model(
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the model and the names of the parameters without trained weights.
 
-    The model is in fp32, or in 4 bits with the options `quantized`. Random weights
+    The model is in fp32, or quantized with the options `quantized`. Random weights
     count as trained, except for a pooler that the real weights leave untrained: the head has the
     same parameters as in the real model.
     """

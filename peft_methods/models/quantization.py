@@ -1,8 +1,7 @@
-"""4-bit weights by bitsandbytes: loading options, and values read back."""
+"""Quantized weights by bitsandbytes: loading options, and values read back."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 from collections.abc import Callable
@@ -12,12 +11,14 @@ import torch
 from torch import nn
 
 from peft_methods.models import ranks
+from peft_methods.models.config import Quantization
 from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import top_modules
 from peft_methods.recipes.schema import ModelSpec
 
 
-def nf4_options(
+def quantization_options(
+    kind: Quantization,
     config: Any,
     spec: ModelSpec,
     head: ModelHead,
@@ -26,25 +27,27 @@ def nf4_options(
     *,
     is_sharded: bool = False,
 ) -> dict[str, Any]:
-    """Return the options for 4-bit NormalFloat with double quantisation, for the encoder alone.
+    """Return the options that load the encoder's linear layers, and no others, in this format.
 
-    QLoRA, Dettmers et al. 2023. transformers 5 would also quantise the head and the pooler; LoRA's
-    copies of them could then not be trained. FSDP divides tensors of floats alone, so a model that
-    will be sharded stores the same bytes as such.
+    "nf4" and "fp4" are 4-bit formats with double quantisation (QLoRA, Dettmers et al. 2023), "int8"
+    is LLM.int8() (Dettmers et al. 2022). transformers 5 would also quantise the head and the
+    pooler; LoRA's copies of them could then not be trained. FSDP divides tensors of floats alone,
+    so a model that will be sharded stores the same bytes as such.
     """
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):
         skeleton = head.auto_class().from_config(config, trust_remote_code=spec.trust_remote_code)
     kept = [*top_modules(skeleton), f"{skeleton.base_model_prefix}.pooler"]
-    quantized = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-        llm_int8_skip_modules=kept,
-        bnb_4bit_quant_storage=torch.bfloat16 if is_sharded else torch.uint8,
-    )
+    four_bits = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": kind,
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": compute,
+        "bnb_4bit_quant_storage": torch.bfloat16 if is_sharded else torch.uint8,
+    }
+    options = {"load_in_8bit": True} if kind == "int8" else four_bits
+    quantized = BitsAndBytesConfig(llm_int8_skip_modules=kept, **options)
     return {"quantization_config": quantized, "device_map": {"": device}}
 
 
@@ -53,13 +56,46 @@ def quantization_of(model: nn.Module) -> dict[str, Any] | None:
     config: Any = getattr(model.config, "quantization_config", None)
     if config is None:
         return None
+    skipped = list(config.llm_int8_skip_modules)
+    if config.load_in_8bit:
+        return {"load_in_8bit": True, "llm_int8_skip_modules": skipped}
     return {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": config.bnb_4bit_quant_type,
         "bnb_4bit_use_double_quant": config.bnb_4bit_use_double_quant,
         "bnb_4bit_compute_dtype": str(config.bnb_4bit_compute_dtype).removeprefix("torch."),
-        "llm_int8_skip_modules": list(config.llm_int8_skip_modules),
+        "llm_int8_skip_modules": skipped,
     }
+
+
+def settle_biases(model: nn.Module) -> None:
+    """Keep the biases of quantized layers from being rounded while the model is used.
+
+    bitsandbytes rounds them in forward passes: those of 4-bit layers once, to its compute dtype,
+    which is done here; those of 8-bit layers to the dtype of each input. They are added after the
+    product instead, as they are.
+    """
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    class KeepsBias(Linear8bitLt):  # type: ignore[misc]  # bitsandbytes has no types
+        """An 8-bit layer that leaves its bias as it is."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """Add the bias to the product of the weights."""
+            bias, self.bias = self.bias, None
+            try:
+                product: torch.Tensor = super().forward(x)
+            finally:
+                self.bias = bias
+            return product + bias.to(product.dtype)
+
+    for module in model.modules():
+        if getattr(module, "bias", None) is None:
+            continue
+        if isinstance(module, Linear4bit):
+            module.bias.data = module.bias.data.to(module.compute_dtype)
+        elif type(module) is Linear8bitLt:
+            module.__class__ = KeepsBias
 
 
 def disable_repacking(model: nn.Module) -> None:
@@ -85,14 +121,20 @@ def forget_tables() -> None:
 
 
 def flop_formulas() -> dict[Any, Callable[..., int]]:
-    """Return the FLOPs of bitsandbytes' products with 4-bit weights, for torch's FlopCounterMode.
+    """Return the FLOPs of bitsandbytes' products, for torch's FlopCounterMode.
 
-    Since version 0.50 the forward pass is an operation of its own, which torch does not know.
-    Earlier versions, and the backward pass, dequantise the weights and multiply in torch.
+    Since version 0.50 the forward pass with 4-bit weights is an operation of its own, which torch
+    does not know; with 8-bit weights it is one on a GPU. Earlier versions, and backward passes,
+    dequantise the weights and multiply in torch.
     """
-    with contextlib.suppress(AttributeError):
-        return {torch.ops.bitsandbytes.gemm_4bit: _gemm_4bit_flops}
-    return {}
+    formulas = {
+        "gemm_4bit": _gemm_4bit_flops,
+        "int8_linear_matmul": _int8_flops,
+        "int8_scaled_mm": _int8_flops,
+        "int8_mixed_scaled_mm": _int8_mixed_flops,
+    }
+    known = torch.ops.bitsandbytes
+    return {getattr(known, name): one for name, one in formulas.items() if hasattr(known, name)}
 
 
 def _gemm_4bit_flops(inputs: Any, _: Any, shape: Any, *__: Any, **___: Any) -> int:
@@ -103,13 +145,31 @@ def _gemm_4bit_flops(inputs: Any, _: Any, shape: Any, *__: Any, **___: Any) -> i
     return 2 * math.prod(inputs) * int(shape[0])
 
 
+def _int8_flops(inputs: Any, weights: Any, *_: Any, **__: Any) -> int:
+    """Return the FLOPs of multiplying `inputs` (…, columns) by `weights` (rows, columns)."""
+    return 2 * math.prod(inputs) * int(weights[0])
+
+
+def _int8_mixed_flops(inputs: Any, _: Any, weights: Any, *__: Any, **___: Any) -> int:
+    """Return the same for an operation that also gets the inputs in 8 bits."""
+    return _int8_flops(inputs, weights)
+
+
 def is_4bit(parameter: Any) -> bool:
     """Whether bitsandbytes stores this parameter in 4 bits."""
     return getattr(parameter, "quant_state", None) is not None
 
 
+def is_quantized(parameter: Any) -> bool:
+    """Whether bitsandbytes stores this parameter in 4 or 8 bits."""
+    return is_4bit(parameter) or parameter.dtype == torch.int8
+
+
 def values_of(parameter: nn.Parameter) -> torch.Tensor:
-    """Return the parameter's values, dequantised if it is stored in 4 bits."""
+    """Return the parameter's values, dequantised if it is stored in 4 bits.
+
+    Those in 8 bits are integers. Their scales belong to the layer after its first forward pass.
+    """
     values = ranks.whole(parameter.detach())
     if not is_4bit(parameter):
         return values

@@ -215,9 +215,10 @@ def _gradients(model: nn.Module) -> Iterable[torch.Tensor]:
 
 
 def _weights(model: nn.Module) -> Iterable[torch.Tensor]:
-    """Yield parameters, buffers and the quantization state of 4-bit parameters.
+    """Yield parameters, buffers and the quantization state of 4-bit and 8-bit parameters.
 
-    A quantization state holds the scales, the scales of the scales and the code book.
+    A 4-bit state holds the scales, the scales of the scales and the code book. The scales of 8-bit
+    weights are the parameter's until the layer's first forward pass, then the layer's.
     """
     for parameter in model.parameters():
         yield parameter
@@ -225,6 +226,10 @@ def _weights(model: nn.Module) -> Iterable[torch.Tensor]:
         while state is not None:
             yield from (v for v in vars(state).values() if isinstance(v, torch.Tensor))
             state = state.state2
+    for module in model.modules():
+        for owner in (getattr(module, "weight", None), getattr(module, "state", None)):
+            if isinstance(scales := getattr(owner, "SCB", None), torch.Tensor):
+                yield scales
     yield from model.buffers()
 
 

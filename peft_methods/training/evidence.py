@@ -11,7 +11,7 @@ class Evidence:
 
     `expected_trainable` is the closed form for the method alone, None if there is none.
     `head_parameters` is the size of the head, trained or not. `quantized` counts the tensors stored
-    in 4 bits, `head_quantized` those of them in the head.
+    in 4 or 8 bits, `head_quantized` those of them in the head.
     """
 
     expected_trainable: int | None = None

@@ -79,7 +79,7 @@ def weight_evidence(
     quantized = [
         in_modules(name, head)
         for name, p in parameters.items()
-        if quantization.is_4bit(p) and ".original_module." not in name
+        if quantization.is_quantized(p) and ".original_module." not in name
     ]
     return Evidence(
         expected_trainable=method.expected_trainable(architecture),

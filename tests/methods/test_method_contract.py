@@ -262,7 +262,7 @@ def test_methods_are_listed_by_family_then_order() -> None:
         ("(IA)³", "ia3"), ("AdapterFusion (Pfeiffer)", "adapter_fusion"), ("FFT", "full"),
         ("Houlsby adapter", "adapter"), ("Adapter, frozen base", "adapter"),
         ("Linear probe", "head_only"), ("Fine-tuning", "full"),
-        ("Full fine-tuning (no frozen layers)", "full"), ("AdaLoRA", None), ("DyLoRA", None), ("LoRA+", "lora_plus"), ("LoRA-FA", "lora_fa"), ("DoRA", "dora"),
+        ("Full fine-tuning (no frozen layers)", "full"), ("AdaLoRA", None), ("DyLoRA", None), ("LoRA+", "lora_plus"), ("LoRA-FA", "lora_fa"), ("DoRA", "dora"), ("QDoRA", "qdora"), ("LoRA FP4", "qlora_fp4"), ("LoRA (8-bit)", "lora_int8"),
         ("DyLoRA adapters", None), ("LongLoRA 4-bit", None), ("LoRA-XS", None),
         ("RandLoRA", "randlora"), ("VeRA (r=256)", "vera"), ("P-VeRA", "pvera"),
         ("GraLoRA 4-bit", "gralora"), ("using LoRA", "lora"), ("lora / max lora", "lora"),

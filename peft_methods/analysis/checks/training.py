@@ -99,11 +99,11 @@ def loss_flat(row: ResultRow) -> Iterator[tuple[str, str]]:
 
 @rule("V205", "error", "row")
 def head_not_trained(row: ResultRow) -> Iterator[tuple[str, str]]:
-    """The classification head, newly initialised, was not fully trained, or is held in 4 bits."""
+    """The classification head, newly initialised, was not fully trained, or is quantised."""
     advice = "train the whole head in full precision (modules_to_save; llm_int8_skip_modules)"
     if row.head_quantized:
         verb = "is" if row.head_quantized == 1 else "are"
-        yield f"{counted(row.head_quantized, 'tensor')} of the head {verb} held in 4 bits", advice
+        yield f"{counted(row.head_quantized, 'tensor')} of the head {verb} quantised", advice
     whole, trained = row.head_parameters, row.head_trained
     if whole is not None and trained is not None and trained < whole:
         yield f"{trained:,.0f} of the head's {whole:,.0f} parameters were trained", advice
@@ -139,7 +139,7 @@ def nothing_quantized(record: Record) -> Iterator[tuple[str, str]]:
         and record.evidence.quantized == 0
     ):
         yield (
-            "no weight is held in 4 bits",
+            "no weight is quantised",
             "load the model with its quantisation config: this run measured plain LoRA",
         )
 

@@ -27,7 +27,7 @@ class DoRA(LoRA):
             "splits each weight matrix into directions and lengths. A low-rank update changes the "
             "directions, and the lengths are trained as such."
         ),
-        aliases=r"(?<!q)(?<!q[\s_-])dora\b",
+        aliases=r"\bdora\b",
         saved_format="peft",
         needs="linear layers",
         mergeable=True,

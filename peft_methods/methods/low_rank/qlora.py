@@ -53,22 +53,21 @@ class QLoRA(LoRA):
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Prepare the model as PEFT does (norms and head in fp32), then apply LoRA.
 
-        bitsandbytes rounds the biases of 4-bit maps to its compute dtype in the first forward pass,
-        which changes frozen weights. It is done here, before the checks take their first digest.
+        bitsandbytes rounds biases in forward passes, which would change frozen weights. That is
+        settled before the checks take their first digest.
         """
-        from bitsandbytes.nn import Linear4bit
         from peft import prepare_model_for_kbit_training
 
+        from peft_methods.models.quantization import settle_biases
+
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        for module in model.modules():
-            if isinstance(module, Linear4bit) and module.bias is not None:
-                module.bias.data = module.bias.data.to(module.compute_dtype)
+        settle_biases(model)
         return super().apply(model, context)
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """As LoRA; bitsandbytes must be installed, on a GPU with its CUDA library."""
         if importlib.util.find_spec("bitsandbytes") is None:
-            return "QLoRA needs bitsandbytes: pip install bitsandbytes"
+            return f"{self.title} needs bitsandbytes: pip install bitsandbytes"
         if device.startswith("cuda") and not _has_cuda_kernels():
             return (
                 "bitsandbytes came without a CUDA library for this torch: "
