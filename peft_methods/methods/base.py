@@ -267,6 +267,18 @@ class Method:
         """Return a regularising term that is added to the loss of every training step, or None."""
         return None
 
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Change the model after optimizer step `step` of `steps`, the first being 1.
+
+        Gradients are still there. It may read values on the host, so a method with such a step is
+        not trained by an engine that replays steps, and an interrupted run starts again.
+        """
+
+    @property
+    def acts_after_steps(self) -> bool:
+        """Whether the method has an `after_step`."""
+        return type(self).after_step is not Method.after_step
+
 
 def freeze_all_but(model: nn.Module, trainable: Sequence[str]) -> None:
     """Make only the parameters within these modules trainable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable
@@ -76,6 +77,9 @@ def settle_biases(model: nn.Module) -> None:
     product instead, as they are.
     """
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    # It would say for every product that inputs are rounded to half precision: LLM.int8() does.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
     class KeepsBias(Linear8bitLt):  # type: ignore[misc]  # bitsandbytes has no types
         """An 8-bit layer that leaves its bias as it is."""

@@ -14,7 +14,13 @@ from peft_methods.training.registry import engine_of
 def with_fitting_engine(run: RunSpec, paths: RunPaths) -> tuple[RunSpec, RunPaths]:
     """Replace an engine that cannot train such a model by its fallback, with a note."""
     config = load_config(run.recipe.model, TASKS[run.recipe.task].head)
-    reason = engine_of(run.engine).unsupported(config, run.recipe.budget)
+    engine = engine_of(run.engine)
+    reason = engine.unsupported(config, run.recipe.budget)
+    if reason is None and run.method.acts_after_steps and engine.replays_steps:
+        reason = (
+            f"{run.method.title} changes the model between steps, which the {engine.name} engine "
+            f"replays: the {engine.fallback} engine trains it"
+        )
     if reason is None:
         return run, paths
     return run.with_fallback_engine(), replace(paths, engine_note=reason)

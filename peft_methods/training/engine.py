@@ -230,6 +230,10 @@ class Engine(Protocol):
     def packs_decoders(self) -> bool:
         """Whether the examples of a decoder's batch follow one another, without padding."""
 
+    @property
+    def replays_steps(self) -> bool:
+        """Whether its steps are recorded, so that no method can act between them."""
+
     def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
         """Return why the engine cannot train the model with this config and budget, or None."""
 

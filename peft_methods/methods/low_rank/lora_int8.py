@@ -12,7 +12,7 @@ from peft_methods.methods.low_rank.qlora_fp4 import AS_QLORA
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAInt8(QLoRA):
-    """Columns of inputs with an outlier are multiplied in half precision, on GPUs."""
+    """Inputs are rounded to half precision or less in the products, whatever `budget.precision`."""
 
     info = MethodInfo(
         name="lora_int8",

@@ -33,6 +33,7 @@ class CudaGraphsEngine:
     phases = (CAPTURE,)
     trains_on_several_gpus = False
     packs_decoders = True
+    replays_steps = True
 
     def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
         """Return why it cannot: it trains encoders and decoders, on one GPU.

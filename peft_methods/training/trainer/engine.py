@@ -21,6 +21,7 @@ class TrainerEngine:
     phases = ()
     trains_on_several_gpus = True
     packs_decoders = False
+    replays_steps = False
 
     def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
         """Return None: the Trainer trains everything."""

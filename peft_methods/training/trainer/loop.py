@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import RandomSampler, Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
 
 from peft_methods.methods.base import TRAINED
@@ -196,6 +202,19 @@ class RunTrainer(Trainer):
         self.resumed = None  # its tensors have been copied
 
 
+class AfterStep(TrainerCallback):
+    """Trainer callback: call the method after each optimizer step, before gradients are reset."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The Trainer counts the step later."""
+        self.job.method.after_step(self.job.model, state.global_step + 1, state.max_steps)
+
+
 def train(
     job: TrainingJob,
     observer: Observer,
@@ -216,6 +235,9 @@ def train(
     trainer = trainer_class(job, trainer_arguments(job, autocast=trainer_class.autocasts), observer)
     evaluator = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
     trainer.add_callback(evaluator)
+    if job.method.acts_after_steps:
+        trainer.add_callback(AfterStep(job))
+        checkpointer = None  # what the method knows of earlier steps is in no checkpoint
     observer.enter("warm_up")
     checkpointed = job.recipe.budget.gradient_checkpointing
     with checkpointing(job.model, on=checkpointed), trainer.holding_weights():
