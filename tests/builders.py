@@ -190,6 +190,11 @@ CORE = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapt
 METHOD_NAMES = mostly_slow(METHODS, *CORE)
 
 
+# Methods of which no two trainings of a decoder are compared step by step: one needs other data, one
+# trains no more than the head, and one draws random numbers for each token.
+UNLIKE = ("head_only", "adapter_fusion", "pvera")
+
+
 def sizes_for_tiny_models(name: str) -> list[str]:
     """Return a method's example settings as options; those of the core ones are in the recipe."""
     example = {} if name in CORE else METHODS[name].example_settings()

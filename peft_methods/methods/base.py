@@ -274,10 +274,10 @@ class Method:
         not trained by an engine that replays steps, and an interrupted run starts again.
         """
 
-    @property
-    def acts_after_steps(self) -> bool:
+    @classmethod
+    def acts_after_steps(cls) -> bool:
         """Whether the method has an `after_step`."""
-        return type(self).after_step is not Method.after_step
+        return cls.after_step is not Method.after_step
 
 
 def freeze_all_but(model: nn.Module, trainable: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ def with_fitting_engine(run: RunSpec, paths: RunPaths) -> tuple[RunSpec, RunPath
     config = load_config(run.recipe.model, TASKS[run.recipe.task].head)
     engine = engine_of(run.engine)
     reason = engine.unsupported(config, run.recipe.budget)
-    if reason is None and run.method.acts_after_steps and engine.replays_steps:
+    if reason is None and run.method.acts_after_steps() and engine.replays_steps:
         reason = (
             f"{run.method.title} changes the model between steps, which the {engine.name} engine "
             f"replays: the {engine.fallback} engine trains it"

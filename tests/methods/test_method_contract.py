@@ -194,6 +194,19 @@ def test_a_merged_model_answers_as_the_trained_one_without_wrappers(
         assert not any("peft" in type(module).__module__ for module in merged.modules())
 
 
+def test_an_example_has_the_same_logits_alone_as_in_a_batch(
+    case: tuple[Method, loading.LoadedModel],
+) -> None:
+    method, base = case
+    model = apply(base, method).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        alone = model(**{name: rows[:1, :5] for name, rows in batch().items()}).logits
+    assert torch.allclose(logits(model)[:1], alone, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", list(METHODS))
 def test_model_without_module_map_is_supported_or_refused_with_the_reason(
     name: str, tiny_models: dict[str, Path]

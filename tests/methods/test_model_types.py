@@ -22,6 +22,7 @@ from builders import (
     training_job,
 )
 from peft_methods.methods.base import ApplyContext, Method
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
 from peft_methods.models.module_maps import MODULE_MAPS
@@ -30,17 +31,25 @@ from peft_methods.recipes.schema import ModelSpec
 from peft_methods.training import weight_checks
 from peft_methods.training.trainer import loop
 
+def method_of(name: str) -> Method:
+    return METHODS.create(name, {"learning_rate": 0.01, **METHODS[name].example_settings()}, "test")
+
+
 EVERYWHERE = ("full", "bitfit", "lora", "ia3")
 WITHOUT_BIASES = (
     *("modernbert", "llama", "mistral", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text"),
     *("phi3", "t5", "mt5"),
 )
+TARGETED = [name for name in METHODS if issubclass(METHODS[name], TargetedPeftMethod)]
 # Methods that cannot train a type, with a part of the reason.
 REFUSED = {
     **{(kind, "bitfit"): f"{kind!r} has none" for kind in WITHOUT_BIASES},
-    ("fnet", "lora"): "needs linear layers for query, value",
-    ("fnet", "qlora"): "needs linear layers for query, value",
-    ("fnet", "ia3"): "needs linear layers for key, value",
+    **{("fnet", name): "needs linear layers for" for name in TARGETED if method_of(name).needed_roles()},
+    **{
+        ("gpt2", name): "store their weights transposed"
+        for name in TARGETED
+        if not method_of(name).takes_transposed
+    },
     **{
         (kind, name): "needs a model whose parts are known"
         for kind in {*CONFIGS, *MORE_CONFIGS, *DECODERS} - set(MODULE_MAPS)
@@ -64,10 +73,6 @@ CASES = [
     for name in (*EVERYWHERE, "adapter")
     if (kind, name) not in REFUSED
 ]
-
-
-def method_of(name: str) -> Method:
-    return METHODS.create(name, {"learning_rate": 0.01, **METHODS[name].example_settings()}, "test")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from builders import (
     CORE,
+    UNLIKE,
     DECODERS,
     Recorder,
     StepLog,
@@ -209,7 +210,7 @@ def assert_equal_trainings(
 
 
 NAMES = mostly_slow(
-    (name for name in METHODS if name not in {"head_only", "adapter_fusion"}), *CORE
+    (name for name in METHODS if name not in UNLIKE), *CORE
 )
 
 

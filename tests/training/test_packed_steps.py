@@ -15,6 +15,7 @@ import transformers
 
 from builders import (
     CORE,
+    UNLIKE,
     DECODER,
     DECODERS,
     Recorder,
@@ -47,7 +48,7 @@ from peft_methods.utils.errors import EngineUnfit
 pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
 TASK = TASKS["causal_lm"]
 NAMES = mostly_slow(
-    (name for name in METHODS if name not in {"head_only", "adapter_fusion"}), *CORE
+    (name for name in METHODS if name not in UNLIKE and not METHODS[name].acts_after_steps()), *CORE
 )
 
 

@@ -76,6 +76,11 @@ class AdaLoRA(TargetedPeftMethod):
             fan_in_fan_out=has_transposed_weights(model),
         )
 
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """Ranks that a tiny model has."""
+        return {"init_r": 6, "target_r": 4}
+
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """As for every method; ranks fall, and the shares of steps leave some in between."""
         if self.target_r > self.init_r:

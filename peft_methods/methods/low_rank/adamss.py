@@ -68,7 +68,7 @@ class AdaMSS(TargetedPeftMethod):
     @classmethod
     def example_settings(cls) -> dict[str, int]:
         """A rank that a tiny model has."""
-        return {"rank": 16}
+        return {"rank": 8}
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """As for every method; directions and clusters are at most as many as rows or columns."""

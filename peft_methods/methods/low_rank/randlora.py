@@ -61,6 +61,11 @@ class RandLoRA(TargetedPeftMethod):
             fan_in_fan_out=has_transposed_weights(model),
         )
 
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """A rank that a tiny model has."""
+        return {"rank": 8}
+
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """As for every method; the random matrices may not be larger than the targets."""
         return super().unsupported(architecture, device) or self.too_large(

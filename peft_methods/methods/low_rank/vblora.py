@@ -74,7 +74,7 @@ class VBLoRA(TargetedPeftMethod):
     @classmethod
     def example_settings(cls) -> dict[str, int]:
         """Vectors that are short enough for a tiny model."""
-        return {"vector_length": 16, "num_vectors": 32}
+        return {"vector_length": 8, "num_vectors": 32}
 
     def param_groups(self, model: nn.Module, head: Sequence[str]) -> Sequence[ParamGroup]:
         """Return the head's group, and one of the logits with their own rate."""

@@ -235,7 +235,7 @@ def train(
     trainer = trainer_class(job, trainer_arguments(job, autocast=trainer_class.autocasts), observer)
     evaluator = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
     trainer.add_callback(evaluator)
-    if job.method.acts_after_steps:
+    if job.method.acts_after_steps():
         trainer.add_callback(AfterStep(job))
         checkpointer = None  # what the method knows of earlier steps is in no checkpoint
     observer.enter("warm_up")
