@@ -190,8 +190,8 @@ CORE = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapt
 METHOD_NAMES = mostly_slow(METHODS, *CORE)
 
 
-# Methods of which no two trainings of a decoder are compared step by step: one needs other data, one
-# trains no more than the head, and one draws random numbers for each token.
+# Methods whose trainings of a decoder are not compared step by step: they train only the head, need
+# other data, or draw random numbers for each token.
 UNLIKE = ("head_only", "adapter_fusion", "pvera")
 
 

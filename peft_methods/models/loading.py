@@ -139,7 +139,13 @@ def load(
     if quantization is not None:
         compute = DTYPES[precision]
         options = quantization_options(
-            quantization, config, spec, head, compute, device, is_sharded=is_sharded
+            quantization,
+            config,
+            spec,
+            head,
+            compute=compute,
+            device=device,
+            is_sharded=is_sharded,
         )
     model, fresh = _load_model(config, spec, head, options, device=device)
     write_padding(tokenizer, model.config)

@@ -23,9 +23,9 @@ def quantization_options(
     config: Any,
     spec: ModelSpec,
     head: ModelHead,
+    *,
     compute: torch.dtype,
     device: str,
-    *,
     is_sharded: bool = False,
 ) -> dict[str, Any]:
     """Return the options that load the encoder's linear layers, and no others, in this format.
@@ -81,17 +81,18 @@ def settle_biases(model: nn.Module) -> None:
     # It would say for every product that inputs are rounded to half precision: LLM.int8() does.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
-    class KeepsBias(Linear8bitLt):  # type: ignore[misc]  # bitsandbytes has no types
+    class KeepsBias(Linear8bitLt):
         """An 8-bit layer that leaves its bias as it is."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """Add the bias to the product of the weights."""
-            bias, self.bias = self.bias, None
+            bias = self._parameters["bias"]
+            self._parameters["bias"] = None
             try:
                 product: torch.Tensor = super().forward(x)
             finally:
-                self.bias = bias
-            return product + bias.to(product.dtype)
+                self._parameters["bias"] = bias
+            return product if bias is None else product + bias.to(product.dtype)
 
     for module in model.modules():
         if getattr(module, "bias", None) is None:
@@ -131,7 +132,7 @@ def flop_formulas() -> dict[Any, Callable[..., int]]:
     does not know; with 8-bit weights it is one on a GPU. Earlier versions, and backward passes,
     dequantise the weights and multiply in torch.
     """
-    formulas = {
+    formulas: dict[str, Callable[..., int]] = {
         "gemm_4bit": _gemm_4bit_flops,
         "int8_linear_matmul": _int8_flops,
         "int8_scaled_mm": _int8_flops,

@@ -31,6 +31,7 @@ from peft_methods.recipes.schema import ModelSpec
 from peft_methods.training import weight_checks
 from peft_methods.training.trainer import loop
 
+
 def method_of(name: str) -> Method:
     return METHODS.create(name, {"learning_rate": 0.01, **METHODS[name].example_settings()}, "test")
 
@@ -44,7 +45,11 @@ TARGETED = [name for name in METHODS if issubclass(METHODS[name], TargetedPeftMe
 # Methods that cannot train a type, with a part of the reason.
 REFUSED = {
     **{(kind, "bitfit"): f"{kind!r} has none" for kind in WITHOUT_BIASES},
-    **{("fnet", name): "needs linear layers for" for name in TARGETED if method_of(name).needed_roles()},
+    **{
+        ("fnet", name): "needs linear layers for"
+        for name in TARGETED
+        if method_of(name).needed_roles()
+    },
     **{
         ("gpt2", name): "store their weights transposed"
         for name in TARGETED

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from builders import (
     CORE,
-    UNLIKE,
     DECODERS,
+    UNLIKE,
     Recorder,
     StepLog,
     make_decoder,
@@ -209,9 +209,7 @@ def assert_equal_trainings(
     assert packed_.padding < padded.padding
 
 
-NAMES = mostly_slow(
-    (name for name in METHODS if name not in UNLIKE), *CORE
-)
+NAMES = mostly_slow((name for name in METHODS if name not in UNLIKE), *CORE)
 
 
 @pytest.mark.parametrize("name", NAMES)

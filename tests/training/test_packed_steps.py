@@ -15,9 +15,9 @@ import transformers
 
 from builders import (
     CORE,
-    UNLIKE,
     DECODER,
     DECODERS,
+    UNLIKE,
     Recorder,
     RejectHostAccess,
     StepLog,

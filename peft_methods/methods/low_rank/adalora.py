@@ -54,7 +54,7 @@ class AdaLoRA(TargetedPeftMethod):
     dropout: Share = 0.0
     tinit: Share = 0.04
     tfinal: Share = 0.1
-    deltaT: Count = 1  # noqa: N815  # PEFT's name
+    deltaT: Count = 1  # PEFT's name
     orth_reg_weight: NotNegative = 0.5
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:

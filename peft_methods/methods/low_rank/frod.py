@@ -81,7 +81,8 @@ class FRoD(TargetedPeftMethod):
     def expected_trainable(self, architecture: Architecture) -> int:
         """For each linear layer, its inputs and the share of the pairs of them, at least one."""
         return sum(
-            inputs + self._rotations(inputs) for inputs, _ in architecture.linear_sizes(self.targets)
+            inputs + self._rotations(inputs)
+            for inputs, _ in architecture.linear_sizes(self.targets)
         )
 
     def _rotations(self, inputs: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.models.architecture import Architecture
+from peft_methods.models.config import ModelKind
 from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
@@ -24,8 +25,8 @@ VARIANTS = (
     r"(?<![a-z])((ada|delta|dy|gra|long|qa|rand|rs|tiny|uni|vb|x)[\s_-]?|de|g|o)lora"
     r"|lora(\+|[\s_-]?(fa|plus|xs)\b)"
 )
-# Rates of methods whose updates are as large as LoRA's and whose authors name none for these models.
-AS_LORA = {
+# For methods with updates as large as LoRA's whose authors name no rates for such models.
+AS_LORA: Mapping[ModelKind, DefaultRate] = {
     "small_encoder": DefaultRate(2e-3, "as LoRA's"),
     "encoder": DefaultRate(5e-4, "as LoRA's"),
     "decoder": DefaultRate(2e-4, "as LoRA's"),

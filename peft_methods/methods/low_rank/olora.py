@@ -1,4 +1,4 @@
-"""OLoRA: LoRA that starts from a QR decomposition of the weights, taken out of the base (PEFT's)."""
+"""OLoRA: LoRA that starts from a QR decomposition, taken out of the weights (PEFT's)."""
 
 from __future__ import annotations
 

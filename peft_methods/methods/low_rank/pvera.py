@@ -29,7 +29,7 @@ class PVeRA(VeRA):
         order=21,
         paper="Fillioux et al. 2025, arXiv:2512.07703",
         citations=("fillioux2025pvera",),
-        trained="vectors of means and variances over shared frozen random matrices, without KL term",
+        trained="means and variances over shared frozen random matrices, without KL term",
         about=(
             "extends VeRA by variances: in training the projection of each layer is drawn from a "
             "learned normal distribution, and predictions use its mean."

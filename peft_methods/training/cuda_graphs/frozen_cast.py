@@ -38,9 +38,7 @@ def frozen_cast(
 
 
 @contextmanager
-def half_frozen(
-    model: nn.Module, precision: str, *, reads_weights: bool = False
-) -> Iterator[None]:
+def half_frozen(model: nn.Module, precision: str, *, reads_weights: bool = False) -> Iterator[None]:
     """Context manager: hold frozen linear weights in the autocast dtype alone.
 
     The originals are back on exit. Meanwhile those that 16 bits cannot represent wait in the host's
