@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import CORE
 from peft_methods import __version__
 from peft_methods.__main__ import main
 from peft_methods.analysis.checks import RULES
@@ -125,7 +126,7 @@ def test_list_of_recipes_keeps_what_its_help_promises(capsys: pytest.CaptureFixt
         assert f"{recipe.name} " in shown
         assert recipe.title in shown
         assert f"task: {recipe.task}" in shown
-    assert all(name in shown for name in METHODS)
+    assert all(name in shown for name in CORE)
 
 
 def test_cache_shows_its_parts_and_removes_them(

@@ -9,6 +9,7 @@ import torch
 
 from builders import (
     CONFIGS,
+    CORE,
     DECODERS,
     METHOD_NAMES,
     MORE_CONFIGS,
@@ -144,7 +145,13 @@ def test_type_trains_with_the_expected_parameters(
     assert evidence.moved_checked > 0
 
 
-@pytest.mark.parametrize(("kind", "name"), sorted(REFUSED))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(*case, marks=() if case[1] in CORE else pytest.mark.slow)
+        for case in sorted(REFUSED)
+    ],
+)
 def test_type_that_a_method_cannot_train_is_refused_with_the_reason(
     kind: str, name: str, models: dict[str, Path]
 ) -> None:

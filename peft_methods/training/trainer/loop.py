@@ -12,13 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import RandomSampler, Sampler
-from transformers import (
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
 
 from peft_methods.methods.base import TRAINED
@@ -43,6 +37,7 @@ from peft_methods.training.state import (
     restore_random_state,
     resume,
 )
+from peft_methods.training.trainer.after_step import AfterStep
 from peft_methods.training.trainer.warm_up import warm_up
 
 SEEDS_APART = 1_000_003  # between the seeds of two ranks' dropout
@@ -200,19 +195,6 @@ class RunTrainer(Trainer):
         if self.resumed is not None:
             restore_random_state(self, self.resumed)
         self.resumed = None  # its tensors have been copied
-
-
-class AfterStep(TrainerCallback):
-    """Trainer callback: call the method after each optimizer step, before gradients are reset."""
-
-    def __init__(self, job: TrainingJob) -> None:
-        self.job = job
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """The Trainer counts the step later."""
-        self.job.method.after_step(self.job.model, state.global_step + 1, state.max_steps)
 
 
 def train(
