@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -64,6 +64,7 @@ class MethodInfo:
       gradient of the activations, 1 for that of the weights. Time estimates use it.
     - `reads_weights` says that the method computes with the frozen weights of the layers that it
       changes, beyond their products with the inputs. They are then kept in full precision.
+    - `reads_rows` says that training rows decide how the method starts.
     - `strategies` are those of `budget.strategy` that can train it over several GPUs.
     - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
       too.
@@ -91,6 +92,7 @@ class MethodInfo:
     needs: Needs = "module map"
     cost_in_forward_passes: float = 2.0
     reads_weights: bool = False
+    reads_rows: bool = False
     strategies: tuple[Strategy, ...] = ("ddp", "fsdp")
     learning_rates: Mapping[ModelKind, DefaultRate] = field(default_factory=dict)
 
@@ -122,13 +124,17 @@ class ApplyContext:
     """What a method may use when it is applied: sizes, the head's modules, prerequisite runs.
 
     `task_type` is PEFT's name of the task. `prerequisite_folders` are the saved models of the
-    method's prerequisite runs, in their order.
+    method's prerequisite runs, in their order. `unquantized` loads the same base model without
+    quantisation, on the host. `train_batches` returns the first batches of training rows, at most
+    so many, on the host; only methods whose `info.reads_rows` is set may call it.
     """
 
     architecture: Architecture
     head: tuple[str, ...]
     task_type: str
     prerequisite_folders: tuple[Path, ...] = ()
+    unquantized: Callable[[], nn.Module] | None = None
+    train_batches: Callable[[int], Sequence[Mapping[str, Tensor]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _load(
     texts = prefetched.texts if prefetched else kept.texts(run)
     profiler.enter("load")
     profiler.meter.set_base_level()
-    base, model = model_of(run, paths, texts, prefetched)
+    base, model = model_of(run, paths, texts, prefetched, kept)
     profiler.enter("tokenize")
     tokens = (
         prefetched.tokens if prefetched else kept.tokens(run, base.tokenizer, base.tokenizer_sha256)

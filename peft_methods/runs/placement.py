@@ -5,23 +5,22 @@ from __future__ import annotations
 from torch import nn
 
 from peft_methods.data.facts import TextData
-from peft_methods.methods.base import ApplyContext
 from peft_methods.models import loading
+from peft_methods.runs.apply_context import context_of
+from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.prepare import Prefetched, load
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.spec import RunSpec
-from peft_methods.tasks.registry import TASKS
 
 
 def model_of(
-    run: RunSpec, paths: RunPaths, texts: TextData, prefetched: Prefetched | None
+    run: RunSpec, paths: RunPaths, texts: TextData, prefetched: Prefetched | None, kept: Kept
 ) -> tuple[loading.LoadedModel, nn.Module]:
     """Return the loaded model and the same with the method applied; prefetched where possible."""
     if prefetched and prefetched.ready:
         return prefetched.ready.base, prefetched.ready.model.to(run.device)
     base = load(run, texts, first_device(run))
-    task_type = TASKS[run.recipe.task].peft_type
-    context = ApplyContext(base.architecture, base.head, task_type, paths.prerequisites)
+    context = context_of(run, base, texts.facts.label_names, paths.prerequisites, kept)
     return base, run.method.apply(base.model, context)
 
 

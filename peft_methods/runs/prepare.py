@@ -28,6 +28,7 @@ from peft_methods.profiling.matmul_rate import cached_matmul_rate
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
+from peft_methods.runs.apply_context import context_of
 from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.prepared import Fingerprints, PreparedRecipe
 from peft_methods.runs.spec import RunSpec, rows_name
@@ -197,7 +198,8 @@ class ReadyModel:
 class Prefetched:
     """The start of a run that needs no GPU, and its seconds by phase.
 
-    Models are quantized on the GPU only: then there is no `ready`.
+    Models are quantized on the GPU only, and pass training rows before their method is applied
+    there too: then there is no `ready`.
     """
 
     texts: TextData
@@ -219,21 +221,22 @@ def prefetch(
     set_up_process(threads, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
     ready = None
-    task = TASKS[run.recipe.task]
+    task, info = TASKS[run.recipe.task], run.method.info
+    needs_gpu = bool(info.quantization or info.reads_rows)
     with _timed(seconds, "data"):
         texts = kept.texts(run)
     with _timed(seconds, "load"):
-        if run.method.info.quantization:
+        if needs_gpu:
             tokenizer = load_tokenizer(run.recipe.model, task.head)
             sha256 = tokenizer_digest(tokenizer)
         else:
             base = load(run, texts, "cpu")
-            context = ApplyContext(base.architecture, base.head, task.peft_type, prerequisites)
+            context = context_of(run, base, texts.facts.label_names, prerequisites, kept)
             tokenizer, sha256 = base.tokenizer, base.tokenizer_sha256
             model = run.method.apply(base.model, context)
     with _timed(seconds, "tokenize"):
         tokens = kept.tokens(run, tokenizer, sha256)
-    if not run.method.info.quantization:
+    if not needs_gpu:
         with _timed(seconds, "check"):
             ready = ReadyModel(base, model, weight_checks.snapshot(model, work))
     return Prefetched(texts, tokens, ready, seconds)

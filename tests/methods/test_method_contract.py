@@ -46,9 +46,15 @@ def load(folder: Path, method: Method) -> loading.LoadedModel:
 def apply(
     base: loading.LoadedModel, method: Method, folders: tuple[Path, ...] = ()
 ) -> torch.nn.Module:
-    return method.apply(
-        base.model, ApplyContext(base.architecture, base.head, TASK.peft_type, folders)
+    context = ApplyContext(
+        base.architecture,
+        base.head,
+        TASK.peft_type,
+        folders,
+        unquantized=lambda: load(Path(base.model.name_or_path), create("full")).model,
+        train_batches=lambda most: [batch()] * most,
     )
+    return method.apply(base.model, context)
 
 
 def prerequisite_folders(method: Method, folder: Path, root: Path) -> tuple[Path, ...]:

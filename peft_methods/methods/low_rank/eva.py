@@ -1,0 +1,78 @@
+"""EVA: LoRA whose down-projections start with the main directions of the layers' inputs (PEFT's)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.low_rank.lora import AS_LORA, LoRA
+from peft_methods.models.architecture import Architecture
+from peft_methods.recipes.schema import Count, Share
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class EVA(LoRA):
+    """Every layer keeps the same rank (rho = 1), so the parameters are LoRA's.
+
+    `batches` is the most batches of training rows that are passed for it, before training;
+    `tau` is the similarity at which the directions count as found.
+    """
+
+    info = MethodInfo(
+        name="eva",
+        title="EVA",
+        family="low_rank",
+        order=17,
+        paper="Paischer et al. 2024, arXiv:2410.07170",
+        citations=("paischer2024eva",),
+        trained="low-rank updates that start with the main directions of the inputs (rho = 1)",
+        about=(
+            "passes some training rows before training and starts LoRA's down-projections with the "
+            "main directions of each layer's inputs."
+        ),
+        aliases=r"^eva\b|\beva[\s_-]?lora|lora.*\beva\b",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
+        strategies=("ddp",),  # each process passes the same rows through a whole model
+        reads_rows=True,
+        learning_rates={
+            **AS_LORA,
+            "decoder": DefaultRate(5e-4, "PEFT's example, examples/eva_finetuning"),
+        },
+    )
+
+    tau: Share = 0.99
+    batches: Count = 64
+
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Apply LoRA and pass training rows. Up-projections start at zero as usual.
+
+        What is saved afterwards is plain LoRA, which is loaded without rows.
+        """
+        from peft import EvaConfig
+        from peft.tuners.lora.eva import initialize_lora_eva_weights
+
+        assert context.train_batches is not None, "a run gives its training rows"
+        wrapped: Any = super().apply(model, context)
+        config = wrapped.active_peft_config
+        config.init_lora_weights = "eva"
+        config.eva_config = EvaConfig(rho=1.0, tau=self.tau, use_label_mask=False)
+        initialize_lora_eva_weights(
+            wrapped,
+            context.train_batches(self.batches),
+            gather_distributed_inputs=False,
+            show_progress_bar=False,
+        )
+        config.init_lora_weights, config.eva_config = True, None
+        return wrapped  # type: ignore[no-any-return]
+
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
+        """As LoRA; there are as many directions as inputs."""
+        return super().unsupported(architecture, device) or self.too_large(
+            "rank", self.rank, architecture
+        )
