@@ -32,7 +32,6 @@ from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.analysis.margin import MARGIN
 from peft_methods.api import PrintableComparison
 from peft_methods.data import splits, tokenize
-from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.registry import METHODS
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
@@ -41,6 +40,7 @@ from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.runs import pipeline, run_paths
+from peft_methods.runs.apply_context import context_of
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.results import Results
 from peft_methods.runs.spec import RunSpec, run_specs
@@ -968,13 +968,15 @@ def prepared(
         quantization=method.info.quantization,
         device=device,
     )
-    model = method.apply(base.model, ApplyContext(base.architecture, base.head, task.peft_type))
+    run = RunSpec(recipe, method, seed, device)
+    tokens = tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
+    context = context_of(run, base, texts.facts.label_names, (), lambda: tokens)
     return (
         recipe,
         method,
         base,
-        model,
-        tokenize.tokenize(texts, base.tokenizer, recipe.data, task),
+        method.apply(base.model, context),
+        tokens,
     )
 
 

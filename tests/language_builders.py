@@ -13,11 +13,12 @@ import transformers
 
 from builders import DECODERS
 from peft_methods.data import splits, tokenize
-from peft_methods.methods.base import ApplyContext, Method
+from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
 from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
 from peft_methods.runs import pipeline, run_paths
+from peft_methods.runs.apply_context import context_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.decoding.greedy import Prompt
 from peft_methods.tasks.registry import TASKS, with_task
@@ -76,8 +77,9 @@ def ready(recipe: Recipe, name: str = "full", rate: float = 1e-2, *, device: str
         precision=recipe.budget.precision,
         device=device,
     )
-    context = ApplyContext(base.architecture, base.head, TASK.peft_type)
+    run = RunSpec(recipe, method, 0, device)
     tokens = tokenize.tokenize(texts, base.tokenizer, recipe.data, TASK)
+    context = context_of(run, base, texts.facts.label_names, (), lambda: tokens)
     return recipe, method, base, method.apply(base.model, context), tokens
 
 

@@ -120,8 +120,9 @@ class TargetedPeftMethod(PeftMethod):
         if value <= limit:
             return None
         return (
-            f"methods.{self.name}.{setting} = {value}, but the smallest of its targets has only "
-            f"{limit} rows or columns: set it to {limit} or less"
+            f"{self.title}: methods.{self.name}.{setting} = {value}, but the smallest of its "
+            f"targets in {architecture.model_type!r} has only {limit} rows or columns: set it to "
+            f"{limit} or less"
         )
 
     def does_not_divide(self, setting: str, value: int, architecture: Architecture) -> str | None:
@@ -132,6 +133,7 @@ class TargetedPeftMethod(PeftMethod):
             return None
         able = math.gcd(*sides)
         return (
-            f"methods.{self.name}.{setting} = {value} does not divide the sizes of its targets "
-            f"({', '.join(map(str, rest))}): set it to {able} or a divisor of {able}"
+            f"{self.title}: methods.{self.name}.{setting} = {value} does not divide the sizes of "
+            f"its targets in {architecture.model_type!r} ({', '.join(map(str, rest))}): set it to "
+            f"{able} or a divisor of {able}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from peft_methods.data.facts import TextData
+from peft_methods.data.facts import TextData, TokenData
 from peft_methods.models import loading
 from peft_methods.runs.apply_context import context_of
 from peft_methods.runs.isolation.kept import Kept
@@ -20,7 +20,13 @@ def model_of(
     if prefetched and prefetched.ready:
         return prefetched.ready.base, prefetched.ready.model.to(run.device)
     base = load(run, texts, first_device(run))
-    context = context_of(run, base, texts.facts.label_names, paths.prerequisites, kept)
+
+    def tokens() -> TokenData:
+        if prefetched is not None:
+            return prefetched.tokens
+        return kept.tokens(run, base.tokenizer, base.tokenizer_sha256)
+
+    context = context_of(run, base, texts.facts.label_names, paths.prerequisites, tokens)
     return base, run.method.apply(base.model, context)
 
 

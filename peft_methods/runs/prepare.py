@@ -20,15 +20,15 @@ from transformers.utils import logging as transformers_logging
 
 from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import DataFacts, TextData, TokenData
-from peft_methods.methods.base import ApplyContext, Method
+from peft_methods.methods.base import Method
 from peft_methods.models import loading
 from peft_methods.models.tokenizer import load_tokenizer, tokenizer_digest
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.matmul_rate import cached_matmul_rate
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
-from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.apply_context import context_of
+from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.prepared import Fingerprints, PreparedRecipe
 from peft_methods.runs.spec import RunSpec, rows_name
@@ -231,7 +231,8 @@ def prefetch(
             sha256 = tokenizer_digest(tokenizer)
         else:
             base = load(run, texts, "cpu")
-            context = context_of(run, base, texts.facts.label_names, prerequisites, kept)
+            rows = partial(kept.tokens, run, base.tokenizer, base.tokenizer_sha256)
+            context = context_of(run, base, texts.facts.label_names, prerequisites, rows)
             tokenizer, sha256 = base.tokenizer, base.tokenizer_sha256
             model = run.method.apply(base.model, context)
     with _timed(seconds, "tokenize"):

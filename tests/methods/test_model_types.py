@@ -29,6 +29,7 @@ from peft_methods.models import loading
 from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.models.parameters import count_parameters
 from peft_methods.recipes.schema import ModelSpec
+from peft_methods.tasks.collate import model_inputs
 from peft_methods.training import weight_checks
 from peft_methods.training.trainer import loop
 
@@ -91,12 +92,8 @@ CASES = [
 def test_every_method_on_every_type(kind: str, name: str, models: dict[str, Path]) -> None:
     """The outputs start as the base model's, and every trained parameter has a gradient."""
     method = method_of(name)
-    base = loading.load(
-        ModelSpec(str(models[kind])),
-        TASK.head,
-        ("no", "yes"),
-        quantization=method.info.quantization,
-    )
+    spec = ModelSpec(str(models[kind]))
+    base = loading.load(spec, TASK.head, ("no", "yes"), quantization=method.info.quantization)
     reason = method.unsupported(base.architecture, "cpu")
     assert (reason is not None) == ((kind, name) in REFUSED), reason
     if reason is not None:
@@ -110,7 +107,13 @@ def test_every_method_on_every_type(kind: str, name: str, models: dict[str, Path
     )
     with torch.no_grad():
         before = TASK.predict(base.model.eval(), batch)
-    context = ApplyContext(base.architecture, base.head, TASK.peft_type)
+    context = ApplyContext(
+        base.architecture,
+        base.head,
+        TASK.peft_type,
+        unquantized=lambda: loading.load(spec, TASK.head, ("no", "yes")).model,
+        train_batches=lambda most: [model_inputs(batch)] * most,
+    )
     model = method.apply(base.model, context).eval()
     TASK.loss(model, batch).mean.backward()
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}

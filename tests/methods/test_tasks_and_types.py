@@ -15,6 +15,7 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
 from peft_methods.models.parameters import count_parameters
 from peft_methods.recipes.schema import DataSpec, ModelSpec
+from peft_methods.tasks.collate import model_inputs
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import ModelError
 
@@ -58,10 +59,16 @@ def test_every_method_builds_or_says_why_not(task_name: str, kind: str, tmp_path
             assert method.title in reason
             assert kind in reason or "this task" in reason
             continue
-        context = ApplyContext(base.architecture, base.head, task.peft_type)
-        trained = method.apply(base.model, context).eval()
         tokens = tokenize.tokenize(texts, base.tokenizer, spec, task)
         batch = task.collator(base.tokenizer)([tokens.train[row] for row in range(4)])
+        context = ApplyContext(
+            base.architecture,
+            base.head,
+            task.peft_type,
+            unquantized=lambda: loading.load(model, task.head, texts.facts.label_names).model,
+            train_batches=lambda most, batch=batch: [model_inputs(batch)] * most,  # type: ignore[misc]
+        )
+        trained = method.apply(base.model, context).eval()
         task.loss(trained, batch).mean.backward()
         counts = count_parameters(trained, base.head)
         assert counts.method == method.expected_trainable(base.architecture), name

@@ -85,13 +85,14 @@ class AdaLoRA(TargetedPeftMethod):
         """As for every method; ranks fall, and the shares of steps leave some in between."""
         if self.target_r > self.init_r:
             return (
-                f"methods.{self.name}.target_r = {self.target_r} is above init_r = {self.init_r}: "
-                f"ranks fall from init_r to target_r"
+                f"{self.title}: methods.{self.name}.target_r = {self.target_r} is above "
+                f"init_r = {self.init_r}: ranks fall from init_r to target_r"
             )
         if self.tinit + self.tfinal >= 1:
             return (
-                f"methods.{self.name}: tinit + tfinal = {self.tinit + self.tfinal:g} leaves no "
-                f"steps in which ranks fall: set them to less than 1 in all"
+                f"{self.title}: methods.{self.name}.tinit + tfinal = "
+                f"{self.tinit + self.tfinal:g} leaves no steps in which ranks fall: set them to "
+                f"less than 1 in all"
             )
         return super().unsupported(architecture, device) or self.too_large(
             "init_r", self.init_r, architecture

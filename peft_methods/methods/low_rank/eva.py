@@ -1,4 +1,4 @@
-"""EVA: LoRA whose down-projections start with the main directions of the layers' inputs (PEFT's)."""
+"""EVA: LoRA that starts with the main directions of each layer's inputs (PEFT's)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class EVA(LoRA):
             show_progress_bar=False,
         )
         config.init_lora_weights, config.eva_config = True, None
-        return wrapped  # type: ignore[no-any-return]
+        return wrapped
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """As LoRA; there are as many directions as inputs."""

@@ -65,8 +65,8 @@ class GraLoRA(TargetedPeftMethod):
         """As for every method; rank and sides are divided into blocks."""
         if self.rank % self.gralora_k:
             return (
-                f"methods.{self.name}.gralora_k = {self.gralora_k} does not divide rank = "
-                f"{self.rank}: set rank to a multiple of it"
+                f"{self.title}: methods.{self.name}.gralora_k = {self.gralora_k} does not divide "
+                f"rank = {self.rank}: set rank to a multiple of it"
             )
         return super().unsupported(architecture, device) or self.does_not_divide(
             "gralora_k", self.gralora_k, architecture

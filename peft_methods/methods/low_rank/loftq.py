@@ -9,6 +9,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.low_rank.qlora import QLoRA
 from peft_methods.methods.low_rank.qlora_fp4 import AS_QLORA
 from peft_methods.models.architecture import Architecture
+from peft_methods.models.module_names import has_transposed_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,28 +55,24 @@ class LoftQ(QLoRA):
         from peft_methods.models.quantization import values_of
 
         assert context.unquantized is not None, "a run gives its base model"
-        exact = dict(context.unquantized().named_parameters())
+        plain = context.unquantized()
+        exact, is_transposed = dict(plain.named_parameters()), has_transposed_weights(plain)
         wrapped: Any = super().apply(model, context)
         for name, layer in wrapped.get_base_model().named_modules():
             if not hasattr(layer, "lora_A"):
                 continue
             (adapter,) = layer.active_adapters
             rounded = values_of(layer.get_base_layer().weight).float()
-            error = exact[f"{name}.weight"].detach().to(rounded) - rounded
+            weight = exact[f"{name}.weight"].detach().to(rounded)
+            error = (weight.T if is_transposed else weight) - rounded
             left, values, right = torch.linalg.svd(error, full_matrices=False)
             root = (values[: self.rank] / layer.scaling[adapter]).sqrt()
             layer.lora_A[adapter].weight.data = root[:, None] * right[: self.rank]
             layer.lora_B[adapter].weight.data = left[:, : self.rank] * root
-        return wrapped  # type: ignore[no-any-return]
+        return wrapped
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """As QLoRA; there are as many directions as rows or columns."""
-        counted = architecture.counted
-        if counted is not None and counted.is_transposed:
-            return (
-                f"{self.title} needs linear layers of torch, and those of "
-                f"{architecture.model_type!r} store their weights transposed"
-            )
         return super().unsupported(architecture, device) or self.too_large(
             "rank", self.rank, architecture
         )

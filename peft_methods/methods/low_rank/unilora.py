@@ -68,8 +68,9 @@ class UniLoRA(TargetedPeftMethod):
         places = self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
         if 0 < places < self.theta_d_length:
             return (
-                f"methods.{self.name}.theta_d_length = {self.theta_d_length}, but its targets have "
-                f"{places} weights: set it to {places} or less"
+                f"{self.title}: methods.{self.name}.theta_d_length = {self.theta_d_length}, but "
+                f"its targets in {architecture.model_type!r} have {places} weights: set it to "
+                f"{places} or less"
             )
         return super().unsupported(architecture, device)
 

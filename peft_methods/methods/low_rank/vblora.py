@@ -86,8 +86,8 @@ class VBLoRA(TargetedPeftMethod):
         """As for every method; rows and columns are divided into vectors, which are in the bank."""
         if self.topk > self.num_vectors:
             return (
-                f"methods.{self.name}.topk = {self.topk}, but the bank has {self.num_vectors} "
-                f"vectors: set it to {self.num_vectors} or less"
+                f"{self.title}: methods.{self.name}.topk = {self.topk}, but the bank has "
+                f"{self.num_vectors} vectors: set it to {self.num_vectors} or less"
             )
         return super().unsupported(architecture, device) or self.does_not_divide(
             "vector_length", self.vector_length, architecture
