@@ -11,7 +11,7 @@ from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count, Share
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class EVA(LoRA):
         initialize_lora_eva_weights(
             wrapped,
             context.train_batches(self.batches),
+            prepare_layer_inputs_fn=_inputs_of_tokens,
             gather_distributed_inputs=False,
             show_progress_bar=False,
         )
@@ -76,3 +77,12 @@ class EVA(LoRA):
         return super().unsupported(architecture, device) or self.too_large(
             "rank", self.rank, architecture
         )
+
+
+def _inputs_of_tokens(inputs: Any, mask: Tensor, _: str) -> Tensor:
+    """Return a layer's inputs (tokens, width) without those of padding.
+
+    All are returned where the layer reads no row of tokens: DeBERTa's read positions as well.
+    """
+    found: Tensor = inputs[0] if isinstance(inputs, tuple) else inputs
+    return found[mask] if found.shape[:-1] == mask.shape else found.flatten(0, -2)
