@@ -96,7 +96,8 @@ def test_flops_are_those_that_torch_counts_in_the_same_step(
     expected, lengths = flops_of_a_step(ready, tmp_path)
     assert found.of(lengths, steps=1) == pytest.approx(expected, rel=0.02)
     if plain := METHODS[name].info.unquantized_counterpart:
-        other = prepared(tiny_recipe, plain, *settings, device=DEVICE)
+        rank = f"methods.{plain}.rank={job.method.rank}"  # type: ignore[attr-defined]
+        other = prepared(tiny_recipe, plain, *settings, rank, device=DEVICE)
         unquantized = count_training_flops(training_job(other, tmp_path, device=DEVICE))
         assert found.of(lengths, 1) == pytest.approx(unquantized.of(lengths, 1), rel=0.001)
 
