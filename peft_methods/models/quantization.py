@@ -69,38 +69,38 @@ def quantization_of(model: nn.Module) -> dict[str, Any] | None:
     }
 
 
-def settle_biases(model: nn.Module) -> None:
-    """Keep the biases of quantized layers from being rounded while the model is used.
+def protect_tensors(model: nn.Module) -> None:
+    """Keep forward passes of quantized layers from changing their biases and inputs.
 
-    bitsandbytes rounds them in forward passes: those of 4-bit layers once, to its compute dtype,
-    which is done here; those of 8-bit layers to the dtype of each input. They are added after the
-    product instead, as they are.
+    bitsandbytes rounds biases: those of 4-bit layers once, to its compute dtype, which is done
+    here; those of 8-bit layers to the dtype of each input. They are added after the product
+    instead, as they are. On CPUs it also sets outliers in half-precision inputs of 8-bit layers to
+    zero for a while, which autograd takes for a change: it gets a copy (0.50).
     """
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
     # It would say for every product that inputs are rounded to half precision: LLM.int8() does.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
-    class KeepsBias(Linear8bitLt):
-        """An 8-bit layer that leaves its bias as it is."""
+    class Protected8bit(Linear8bitLt):
+        """An 8-bit layer that leaves its bias and its inputs as they are."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """Add the bias to the product of the weights."""
             bias = self._parameters["bias"]
             self._parameters["bias"] = None
+            is_half_on_cpu = x.dtype == torch.float16 and x.device.type == "cpu"
             try:
-                product: torch.Tensor = super().forward(x)
+                product: torch.Tensor = super().forward(x.clone() if is_half_on_cpu else x)
             finally:
                 self._parameters["bias"] = bias
             return product if bias is None else product + bias.to(product.dtype)
 
     for module in model.modules():
-        if getattr(module, "bias", None) is None:
-            continue
-        if isinstance(module, Linear4bit):
+        if type(module) is Linear8bitLt:
+            module.__class__ = Protected8bit
+        elif isinstance(module, Linear4bit) and module.bias is not None:
             module.bias.data = module.bias.data.to(module.compute_dtype)
-        elif type(module) is Linear8bitLt:
-            module.__class__ = KeepsBias
 
 
 def disable_repacking(model: nn.Module) -> None:

@@ -209,7 +209,10 @@ def assert_equal_trainings(
     assert packed_.padding < padded.padding
 
 
-NAMES = mostly_slow((name for name in METHODS if name not in UNLIKE), *CORE)
+# EVA's directions of nearly equal strength turn with the rounding of another padding.
+NAMES = mostly_slow(
+    (name for name in METHODS if name not in UNLIKE and not METHODS[name].info.reads_rows), *CORE
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

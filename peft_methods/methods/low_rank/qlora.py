@@ -58,10 +58,10 @@ class QLoRA(LoRA):
         """
         from peft import prepare_model_for_kbit_training
 
-        from peft_methods.models.quantization import settle_biases
+        from peft_methods.models.quantization import protect_tensors
 
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        settle_biases(model)
+        protect_tensors(model)
         return super().apply(model, context)
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
