@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TRAINED = "trained.safetensors"  # a prerequisite run's trained parameters by name, in its folder
 MEASURED = "best of a few on 600 validation sentences, MiniLM-L6, three seeds (recipe embedded)"
-FAMILIES = ("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal")
+FAMILIES = (*("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal", "spectral"),)
 SavedFormat = Literal["transformers", "peft", "peft_methods"]
 Needs = Literal["any encoder", "linear layers", "layer ends", "module map"]
 T = TypeVar("T")

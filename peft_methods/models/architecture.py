@@ -99,6 +99,14 @@ class Architecture:
             return self.encoder_biases
         return self.counted.biases if self.counted else None
 
+    @property
+    def norm_parameters(self) -> int | None:
+        """The weights and biases of the norms in all layers; None without a closed form."""
+        if self.module_map is None:
+            return None
+        missing = self.hidden * (self.model_type == "modernbert")  # its first layer has one less
+        return self.distinct_layers * self.sizes.norms - missing
+
     def linear_sizes(self, roles: Iterable[str]) -> tuple[tuple[int, int], ...]:
         """Return (inputs, outputs) of every linear layer with at least one of these roles."""
         wanted = set(roles)

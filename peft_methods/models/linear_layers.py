@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.models.layer_parts import LinearLayer
-from peft_methods.models.module_names import in_modules, is_bias
+from peft_methods.models.module_names import has_transposed_weights, in_modules, is_bias
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,12 +41,14 @@ ATTENTION = re.compile(r"\.[^.]*att(n|ention)[^.]*\.")
 class CountedModel:
     """Sizes counted on a model before any method is applied, without its head.
 
-    `linear_layers` are those with a known role.
+    `linear_layers` are those with a known role. `has_conv1d`: they store their weights transposed,
+    as GPT-2's do.
     """
 
     parameters: int
     biases: int
     linear_layers: tuple[LinearLayer, ...]
+    has_conv1d: bool = False
 
     def in_roles(self, roles: Iterable[str]) -> tuple[LinearLayer, ...]:
         """Return the layers with at least one of these roles."""
@@ -78,7 +80,12 @@ def count_model(model: nn.Module, head: tuple[str, ...]) -> CountedModel:
         if isinstance(module, nn.Linear | Conv1D) and (roles := roles_of(name))
         if f"{name}.weight" in sizes
     )
-    return CountedModel(sum(sizes.values()), sum(sizes[name] for name in biases), tuple(layers))
+    return CountedModel(
+        sum(sizes.values()),
+        sum(sizes[name] for name in biases),
+        tuple(layers),
+        has_transposed_weights(model),
+    )
 
 
 def _sizes_of(module: Any) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from peft_methods.methods.base import TRAINED, ApplyContext, Method
+from peft_methods.methods.peft_method import PeftMethod
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading, ranks
 from peft_methods.models.attention_registry import attention_options
@@ -191,7 +193,7 @@ def load_trained(
         return _load_plain(folder, task, spec).to(device).eval()
     loaded = _load_base(saved, spec, method, folder, device=device)
     if saved_format == "peft":
-        model = _load_peft(loaded, folder)
+        model = _load_peft(loaded, method, folder)
     else:
         model = _load_own(loaded, method, task, folder)
     return (_merged(model, method, folder) if merge else model).eval()
@@ -257,11 +259,13 @@ def _load_base(
     return loaded
 
 
-def _load_peft(loaded: loading.LoadedModel, folder: Path) -> nn.Module:
+def _load_peft(loaded: loading.LoadedModel, method: Method, folder: Path) -> nn.Module:
     from peft import PeftModel
 
+    wrapping = method.wrapping() if isinstance(method, PeftMethod) else nullcontext()
     try:
-        model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))
+        with wrapping:
+            model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))
     except Exception as error:  # file errors have a dozen types
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
     return model

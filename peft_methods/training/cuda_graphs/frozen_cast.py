@@ -75,11 +75,14 @@ def half_frozen(model: nn.Module, precision: str) -> Iterator[None]:
 
 
 def _frozen_in_linear(model: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
-    """Return the frozen parameters of plain linear layers: layer, name and parameter."""
+    """Return the frozen parameters of plain linear layers: layer, name and parameter.
+
+    Layers are left out whose weights a method reads to compute with them (`keep_precision`).
+    """
     return [
         (module, name, parameter)
         for module in model.modules()
-        if type(module) is nn.Linear
+        if type(module) is nn.Linear and not getattr(module, "keeps_precision", False)
         for name, parameter in module.named_parameters(recurse=False)
         if not parameter.requires_grad
     ]
