@@ -39,7 +39,7 @@ from peft_methods.models import loading
 from peft_methods.plugin import EXPERIMENT
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe
-from peft_methods.recipes.schema import DataSpec
+from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.runs import pipeline, run_paths
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.results import Results
@@ -827,9 +827,18 @@ def another_user() -> Iterator[Path]:
 SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")
 
 
+def recipe_with(recipe_path: Path, method: str, settings: Sequence[str]) -> Recipe:
+    """Load a recipe; a method that it does not name gets settings for tiny models."""
+    recipe = load_recipe(str(recipe_path), settings)
+    if method in recipe.methods:
+        return recipe
+    example = METHODS[method].example_settings()
+    return replace(recipe, methods={**recipe.methods, method: example})
+
+
 def runs(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
     """Return the CPU runs of one method, a run per seed."""
-    recipe = with_task(load_recipe(str(recipe_path), settings))
+    recipe = with_task(recipe_with(recipe_path, method, settings))
     return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
@@ -859,7 +868,7 @@ def small_runs(
     recipe_path: Path, name: str, *settings: str, deterministic: bool = False
 ) -> list[RunSpec]:
     """Return the only CPU run of one method: one seed, one epoch, 40 train rows."""
-    recipe = load_recipe(str(recipe_path), [*SMALL, *settings])
+    recipe = recipe_with(recipe_path, name, [*SMALL, *settings])
     return run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
 
 
@@ -943,7 +952,7 @@ def prepared(
     recipe_path: Path, method_name: str, *settings: str, seed: int = 0, device: str = "cpu"
 ) -> Any:
     """Return (recipe, method, base, model with the method applied, token data)."""
-    recipe = with_task(load_recipe(str(recipe_path), settings))
+    recipe = with_task(recipe_with(recipe_path, method_name, settings))
     task = task_of(recipe)
     method = chosen_methods(recipe, [method_name])[0]
     texts = splits.load(recipe.data, task)

@@ -9,6 +9,7 @@ import torch
 
 from builders import (
     CONFIGS,
+    CORE,
     DECODERS,
     METHOD_NAMES,
     MORE_CONFIGS,
@@ -23,6 +24,7 @@ from builders import (
 )
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.registry import METHODS
+from peft_methods.methods.scaling.ia3_peft import DIFFERENT
 from peft_methods.models import loading
 from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.models.parameters import count_parameters
@@ -35,17 +37,37 @@ WITHOUT_BIASES = (
     *("modernbert", "llama", "mistral", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text"),
     *("phi3", "t5", "mt5"),
 )
+EVERY = (*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ)
+UNKNOWN = [kind for kind in EVERY if kind not in MODULE_MAPS]
+
+
+def needing(needs: str) -> list[str]:
+    return [name for name in METHODS if METHODS[name].info.needs == needs]
+
+
 # Methods that cannot train a type, with a part of the reason.
 REFUSED = {
     **{(kind, "bitfit"): f"{kind!r} has none" for kind in WITHOUT_BIASES},
-    ("fnet", "lora"): "needs linear layers for query, value",
-    ("fnet", "qlora"): "needs linear layers for query, value",
-    ("fnet", "ia3"): "needs linear layers for key, value",
+    **{("fnet", name): "needs linear layers for" for name in needing("linear layers")},
+    **{
+        ("gpt2", name): "its layers are Conv1D"
+        for name in METHODS
+        if not getattr(METHODS[name], "takes_conv1d", True)
+    },
     **{
         (kind, name): "needs a model whose parts are known"
-        for kind in {*CONFIGS, *MORE_CONFIGS, *DECODERS} - set(MODULE_MAPS)
-        for name in ("adapter", "adapter_fusion")
+        for kind in UNKNOWN
+        for name in (
+            *needing("module map"),
+            *(needing("layer ends") if kind not in SEQ2SEQ else ()),
+        )
     },
+    **{
+        (kind, "ia3_peft"): "PEFT has the paper's targets or none"
+        for kind in EVERY
+        if kind not in DIFFERENT
+    },
+    ("albert", "last_layers"): "share their weights",
 }
 TRAINED = (*MORE_CONFIGS, "llama", "qwen2", "gemma3_text", "gpt2", "phi3", "opt", "t5", "bart")
 
@@ -54,8 +76,7 @@ TRAINED = (*MORE_CONFIGS, "llama", "qwen2", "gemma3_text", "gpt2", "phi3", "opt"
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny model folder per type."""
     root = tmp_path_factory.mktemp("types")
-    kinds = (*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ)
-    return {kind: make_any(root / kind, kind) for kind in kinds}
+    return {kind: make_any(root / kind, kind) for kind in EVERY}
 
 
 CASES = [
@@ -72,9 +93,7 @@ def method_of(name: str) -> Method:
 
 @pytest.mark.parametrize(
     "kind",
-    mostly_slow(
-        [*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ], "modernbert", "deberta-v2", "llama", "gpt2"
-    ),
+    mostly_slow(EVERY, "modernbert", "deberta-v2", "llama", "gpt2"),
 )
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_every_method_on_every_type(kind: str, name: str, models: dict[str, Path]) -> None:
@@ -134,7 +153,13 @@ def test_type_trains_with_the_expected_parameters(
     assert evidence.moved_checked > 0
 
 
-@pytest.mark.parametrize(("kind", "name"), sorted(REFUSED))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(*case, marks=() if case[1] in CORE else pytest.mark.slow)
+        for case in sorted(REFUSED)
+    ],
+)
 def test_type_that_a_method_cannot_train_is_refused_with_the_reason(
     kind: str, name: str, models: dict[str, Path]
 ) -> None:

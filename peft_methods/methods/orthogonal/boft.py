@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ class BOFT(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
     )
 
+    takes_conv1d: ClassVar[bool] = False
+
     boft_block_size: Count = 4
 
     def config(self, model: nn.Module, context: ApplyContext) -> BOFTConfig:
@@ -58,7 +59,6 @@ class BOFT(TargetedPeftMethod):
             boft_block_size=self.boft_block_size,
             boft_block_num=0,
             boft_n_butterfly_factor=1,
-            fan_in_fan_out=has_transposed_weights(model),
         )
 
     @contextmanager

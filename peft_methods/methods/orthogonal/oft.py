@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ class OFT(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
     )
 
+    takes_conv1d: ClassVar[bool] = False
+
     block_size: Count = 32
     use_cayley_neumann: bool = True
 
@@ -57,7 +58,6 @@ class OFT(TargetedPeftMethod):
             r=0,
             oft_block_size=self.block_size,
             use_cayley_neumann=self.use_cayley_neumann,
-            fan_in_fan_out=has_transposed_weights(model),
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-from peft_methods.methods.base import DefaultRate
+from peft_methods.methods.base import DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import Targets
 from peft_methods.methods.rates import COMPARISON
 from peft_methods.methods.scaling.ia3 import IA3
@@ -20,11 +20,13 @@ DIFFERENT = ("bert", "roberta", "deberta-v2")
 class IA3PEFT(IA3):
     """PEFT's default targets: it also rescales the inputs of the attention's output layer."""
 
-    info = replace(
-        IA3.info,
+    info = MethodInfo(
         name="ia3_peft",
         title="IA3 with PEFT's targets",
+        family="scaling",
         order=1,
+        paper="Liu et al. 2022, arXiv:2205.05638",
+        citations=("liu2022ia3",),
         trained=(
             "scales of keys, values, feed-forward activations and the attention's output: PEFT's "
             "default, not the paper's targets"
@@ -34,8 +36,9 @@ class IA3PEFT(IA3):
             "layer: PEFT's default finds it by its name."
         ),
         aliases=r"ia3[\s_-]*(\(?peft|with peft's targets)",
-        color="",
-        marker="",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
         learning_rates={
             "encoder": DefaultRate(1e-3, "PEFT's example, for RoBERTa-large on MRPC"),
             "decoder": DefaultRate(1e-3, COMPARISON),

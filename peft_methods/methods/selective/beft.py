@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod, Targets
+from peft_methods.methods.peft_method import TargetedPeftMethod, Targets, without_warnings
 from peft_methods.methods.rates import OF_BITFIT, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.linear_layers import roles_of
@@ -56,6 +57,10 @@ class BEFT(TargetedPeftMethod):
             **self.common(context),
             init_weights=True,
         )
+
+    def wrapping(self) -> AbstractContextManager[Any]:
+        """PEFT warns that it cannot merge biases into layers without; here it never does."""
+        return without_warnings()
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """As many as the targets have outputs."""

@@ -44,17 +44,14 @@ class LNTuning(PeftMethod):
         """Norms are found by their class, in the layers."""
         from peft import LNTuningConfig
 
-        layers = rf"(.*\.)?{context.architecture.parts.layers_pattern()}\.\d+\."
-        found = {
-            match.group("path")
-            for name, module in model.named_modules()
-            if type(module).__name__.endswith("Norm")
-            if (match := re.fullmatch(rf"{layers}(?P<path>.+)", name))
-        }
-        paths = "|".join(re.escape(path) for path in sorted(found))
+        layer = re.compile(rf"(.*\.)?{context.architecture.parts.layers_pattern()}\.\d+\..+")
         return LNTuningConfig(
             task_type=context.task_type,
-            target_modules=rf"{layers}({paths})",
+            target_modules=[
+                name
+                for name, module in model.named_modules()
+                if type(module).__name__.endswith("Norm") and layer.fullmatch(name)
+            ],
             modules_to_save=list(context.head),
         )
 

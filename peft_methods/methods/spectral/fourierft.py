@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
@@ -69,3 +69,8 @@ class FourierFT(TargetedPeftMethod):
     def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
         """A matrix has as many frequencies as weights."""
         return self.too_large("n_frequency", min(one * other for one, other in sizes), model_type)
+
+    @classmethod
+    def example_settings(cls) -> dict[str, Any]:
+        """Settings that fit the matrices of a tiny model."""
+        return {"n_frequency": 64}
