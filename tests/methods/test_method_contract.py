@@ -258,11 +258,11 @@ def test_methods_are_listed_by_family_then_order() -> None:
         ("QLoRA", "qlora"), ("LoRA (4-bit)", "qlora"), ("nf4 LoRA", "qlora"), ("LoRA r=8", "lora"),
         ("LoRA adapters", "lora"), ("LoRA, frozen base", "lora"), ("Full-rank LoRA", "lora"),
         ("(IA)³", "ia3"), ("AdapterFusion (Pfeiffer)", "adapter_fusion"), ("FFT", "full"),
-        ("Houlsby adapter", "adapter"), ("Adapter, frozen base", "adapter"),
+        ("Houlsby adapter", "houlsby_adapter"), ("Adapter, frozen base", "adapter"),
         ("Linear probe", "head_only"), ("Fine-tuning", "full"),
         ("Full fine-tuning (no frozen layers)", "full"), ("AdaLoRA", None),
         ("AdaLoRA adapters", None), ("LongLoRA 4-bit", None), ("LoRA-FA", None),
-        ("AdapterDrop", None), ("LLaMA-Adapter", None), ("BitFit + LoRA", None),
+        ("AdapterDrop", "adapter_drop"), ("LLaMA-Adapter", None), ("BitFit + LoRA", None),
         ("prompt tuning", None), ("", None),
     ],
 )  # fmt: skip

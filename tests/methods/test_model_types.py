@@ -67,7 +67,7 @@ REFUSED = {
         for kind in EVERY
         if kind not in DIFFERENT
     },
-    ("albert", "last_layers"): "share their weights",
+    **dict.fromkeys((("albert", "last_layers"), ("albert", "adapter_drop")), "share their weights"),
 }
 TRAINED = (*MORE_CONFIGS, "llama", "qwen2", "gemma3_text", "gpt2", "phi3", "opt", "t5", "bart")
 
