@@ -166,6 +166,11 @@ class Method:
         head = {} if rate.head is None else {"head_learning_rate": rate.head}
         return {"learning_rate": rate.value, **head}
 
+    @property
+    def virtual_tokens(self) -> int:
+        """The number of tokens by which the model's input becomes longer than a text."""
+        return 0
+
     @classmethod
     def required(cls) -> tuple[str, ...]:
         """Return the names of the settings without a default in the class."""
