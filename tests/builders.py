@@ -39,7 +39,7 @@ from peft_methods.models import loading
 from peft_methods.plugin import EXPERIMENT
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe
-from peft_methods.recipes.schema import DataSpec, Recipe
+from peft_methods.recipes.schema import DataSpec
 from peft_methods.runs import pipeline, run_paths
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.results import Results
@@ -188,6 +188,13 @@ def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
 # elsewhere they are marked slow.
 CORE = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 METHOD_NAMES = mostly_slow(METHODS, *CORE)
+
+
+def sizes_for_tiny_models(name: str) -> list[str]:
+    """Return a method's example settings as options; those of the core ones are in the recipe."""
+    example = {} if name in CORE else METHODS[name].example_settings()
+    return [f"methods.{name}.{key}={value}" for key, value in example.items()]
+
 
 DECODER_SIZES = {**SIZES, "num_key_value_heads": 1}  # two query heads share keys and values
 DECODER_ENDS = {"bos_token_id": 2, "eos_token_id": 3}
@@ -827,18 +834,9 @@ def another_user() -> Iterator[Path]:
 SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")
 
 
-def recipe_with(recipe_path: Path, method: str, settings: Sequence[str]) -> Recipe:
-    """Load a recipe; a method that it does not name gets settings for tiny models."""
-    recipe = load_recipe(str(recipe_path), settings)
-    if method in recipe.methods:
-        return recipe
-    example = METHODS[method].example_settings()
-    return replace(recipe, methods={**recipe.methods, method: example})
-
-
 def runs(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
     """Return the CPU runs of one method, a run per seed."""
-    recipe = with_task(recipe_with(recipe_path, method, settings))
+    recipe = with_task(load_recipe(str(recipe_path), [*sizes_for_tiny_models(method), *settings]))
     return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
@@ -868,7 +866,7 @@ def small_runs(
     recipe_path: Path, name: str, *settings: str, deterministic: bool = False
 ) -> list[RunSpec]:
     """Return the only CPU run of one method: one seed, one epoch, 40 train rows."""
-    recipe = recipe_with(recipe_path, name, [*SMALL, *settings])
+    recipe = load_recipe(str(recipe_path), [*SMALL, *sizes_for_tiny_models(name), *settings])
     return run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
 
 
@@ -952,7 +950,8 @@ def prepared(
     recipe_path: Path, method_name: str, *settings: str, seed: int = 0, device: str = "cpu"
 ) -> Any:
     """Return (recipe, method, base, model with the method applied, token data)."""
-    recipe = with_task(recipe_with(recipe_path, method_name, settings))
+    given = [*sizes_for_tiny_models(method_name), *settings]
+    recipe = with_task(load_recipe(str(recipe_path), given))
     task = task_of(recipe)
     method = chosen_methods(recipe, [method_name])[0]
     texts = splits.load(recipe.data, task)

@@ -61,6 +61,8 @@ class MethodInfo:
       those with a module map.
     - `cost_in_forward_passes` is the work of a training step: 1 for the forward pass, 1 for the
       gradient of the activations, 1 for that of the weights. Time estimates use it.
+    - `reads_weights` says that the method computes with the frozen weights of the layers that it
+      changes, beyond their products with the inputs. They are then kept in full precision.
     - `strategies` are those of `budget.strategy` that can train it over several GPUs.
     - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
       too.
@@ -87,6 +89,7 @@ class MethodInfo:
     unquantized_counterpart: str | None = None
     needs: Needs = "module map"
     cost_in_forward_passes: float = 2.0
+    reads_weights: bool = False
     strategies: tuple[Strategy, ...] = ("ddp", "fsdp")
     learning_rates: Mapping[ModelKind, DefaultRate] = field(default_factory=dict)
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -24,23 +21,31 @@ if TYPE_CHECKING:
 Targets = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+def drawn_seed() -> int:
+    """Draw a seed for PEFT's own random numbers, which thereby follow the seed of the run."""
+    import torch
+
+    return int(torch.randint(2**31 - 1, (1,)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PeftMethod(Method):
     """A method of PEFT. A subclass describes it with `info` and returns its config.
 
-    `since` is the first release of PEFT that has it. `reads_weights`: its layers compute with the
-    frozen weights themselves, which engines therefore keep in full precision.
+    `added_in` is the version of PEFT that brought it.
     """
 
-    since: ClassVar[tuple[int, int]] = (0, 18)
-    reads_weights: ClassVar[bool] = False
+    added_in: ClassVar[tuple[int, int]] = (0, 18)
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As any method; the installed PEFT must have it."""
-        installed = version("peft")
-        if tuple(map(int, re.findall(r"\d+", installed)[:2])) < self.since:
-            needed = ".".join(map(str, self.since))
-            return f"{self.title} needs PEFT {needed} or later, not {installed}: update it"
+        """As for every method; PEFT must be recent enough."""
+        installed = metadata.version("peft")
+        if tuple(map(int, installed.split(".")[:2])) < self.added_in:
+            needed = ".".join(map(str, self.added_in))
+            return (
+                f"{self.title} needs peft {needed} or newer, not {installed}: "
+                f"pip install --upgrade peft"
+            )
         return super().unsupported(architecture, device)
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
@@ -52,10 +57,7 @@ class PeftMethod(Method):
         from peft import get_peft_model
 
         with self.wrapping():
-            wrapped: nn.Module = get_peft_model(model, self.config(model, context))
-        if self.reads_weights:
-            keep_precision(wrapped)
-        return wrapped
+            return get_peft_model(model, self.config(model, context))
 
     def wrapping(self) -> AbstractContextManager[Any]:
         """Context manager around the calls of PEFT that wrap a model."""
@@ -85,10 +87,11 @@ class PeftMethod(Method):
 class TargetedPeftMethod(PeftMethod):
     """A method of PEFT that changes linear layers: `targets` are their roles (see `ROLES`).
 
-    `takes_conv1d`: it also trains GPT-2's layers, which store their weights transposed.
+    `takes_transposed` says whether PEFT implements it for GPT-2's layers, which store their weights
+    transposed.
     """
 
-    takes_conv1d: ClassVar[bool] = True
+    takes_transposed: ClassVar[bool] = True
 
     targets: Targets = ("query", "value")
 
@@ -108,64 +111,33 @@ class TargetedPeftMethod(PeftMethod):
         }
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As PEFT's methods; the settings must fit the targets' sizes (see `misfit`)."""
-        if reason := super().unsupported(architecture, device):
-            return reason
+        """As for every method of PEFT; GPT-2's transposed layers are refused where PEFT does."""
         counted = architecture.counted
-        if not self.takes_conv1d and counted is not None and counted.has_conv1d:
+        if not self.takes_transposed and counted is not None and counted.is_transposed:
             return (
-                f"{self.title} cannot train {architecture.model_type!r}: its layers are Conv1D, "
-                f"and PEFT has this method for torch's Linear alone"
+                f"{self.title} needs linear layers of torch, and those of "
+                f"{architecture.model_type!r} store their weights transposed"
             )
-        return self.misfit(architecture.linear_sizes(self.targets), architecture.model_type)
+        return super().unsupported(architecture, device)
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
-        """Return why the settings do not fit targets of these (inputs, outputs), or None."""
-        return None
-
-    def too_large(self, setting: str, limit: int, model_type: str) -> str | None:
-        """Return a message if the setting is above the limit that the targets' sizes give."""
-        value = getattr(self, setting)
+    def too_large(self, setting: str, value: int, architecture: Architecture) -> str | None:
+        """Return why a setting exceeds the shorter side of the smallest target, or None."""
+        limit = min(map(min, architecture.linear_sizes(self.targets)), default=value)
         if value <= limit:
             return None
         return (
-            f"{self.title}: methods.{self.name}.{setting} = {value} is too large for the targets "
-            f"in {model_type!r}; set it to {limit} or less"
+            f"methods.{self.name}.{setting} = {value}, but the smallest of its targets has only "
+            f"{limit} rows or columns: set it to {limit} or less"
         )
 
-    def not_dividing(self, setting: str, widths: Iterable[int], model_type: str) -> str | None:
-        """Return a message if the setting does not divide all of these widths."""
-        value, common = getattr(self, setting), math.gcd(*widths)
-        if common % value == 0:
+    def does_not_divide(self, setting: str, value: int, architecture: Architecture) -> str | None:
+        """Return why a setting does not divide the sides of every target, or None if it does."""
+        sides = {side for sizes in architecture.linear_sizes(self.targets) for side in sizes}
+        rest = sorted(side for side in sides if side % value)
+        if not rest:
             return None
+        able = math.gcd(*sides)
         return (
-            f"{self.title}: methods.{self.name}.{setting} = {value} does not divide the widths of "
-            f"all targets in {model_type!r}; set it to a divisor of {common}"
+            f"methods.{self.name}.{setting} = {value} does not divide the sizes of its targets "
+            f"({', '.join(map(str, rest))}): set it to {able} or a divisor of {able}"
         )
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Context manager: ignore warnings of PEFT and torch that say nothing about the method."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def keep_precision(model: nn.Module) -> None:
-    """Mark the layers within PEFT's, whose weights are then never held in half precision."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.get_base_layer().keeps_precision = True
-
-
-def drawn_seed() -> int:
-    """Draw a seed from torch's stream, so that it follows from the seed of the run.
-
-    PEFT's own default is the same in every run.
-    """
-    import torch
-
-    return int(torch.randint(2**31, ()))

@@ -41,14 +41,14 @@ ATTENTION = re.compile(r"\.[^.]*att(n|ention)[^.]*\.")
 class CountedModel:
     """Sizes counted on a model before any method is applied, without its head.
 
-    `linear_layers` are those with a known role. `has_conv1d`: they store their weights transposed,
-    as GPT-2's do.
+    `linear_layers` are those with a known role. `is_transposed` says whether they store
+    (inputs, outputs), as GPT-2's do.
     """
 
     parameters: int
     biases: int
     linear_layers: tuple[LinearLayer, ...]
-    has_conv1d: bool = False
+    is_transposed: bool = False
 
     def in_roles(self, roles: Iterable[str]) -> tuple[LinearLayer, ...]:
         """Return the layers with at least one of these roles."""

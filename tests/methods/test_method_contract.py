@@ -263,7 +263,7 @@ def test_methods_are_listed_by_family_then_order() -> None:
         ("Full fine-tuning (no frozen layers)", "full"), ("AdaLoRA", None),
         ("AdaLoRA adapters", None), ("LongLoRA 4-bit", None), ("LoRA-FA", None),
         ("AdapterDrop", "adapter_drop"), ("LLaMA-Adapter", None), ("BitFit + LoRA", None),
-        ("prompt tuning", None), ("", None),
+        ("prompt tuning", "prompt_tuning"), ("", None),
     ],
 )  # fmt: skip
 def test_a_name_in_a_table_is_recognized_as_one_method_or_none(

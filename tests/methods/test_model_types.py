@@ -50,9 +50,9 @@ REFUSED = {
     **{(kind, "bitfit"): f"{kind!r} has none" for kind in WITHOUT_BIASES},
     **{("fnet", name): "needs linear layers for" for name in needing("linear layers")},
     **{
-        ("gpt2", name): "its layers are Conv1D"
+        ("gpt2", name): "store their weights transposed"
         for name in METHODS
-        if not getattr(METHODS[name], "takes_conv1d", True)
+        if not getattr(METHODS[name], "takes_transposed", True)
     },
     **{
         (kind, name): "needs a model whose parts are known"

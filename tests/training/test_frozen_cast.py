@@ -29,12 +29,12 @@ def loss_and_gradients(
 def test_frozen_cast_keeps_loss_and_gradients_identical(
     tiny_recipe: Path, name: str, precision: str
 ) -> None:
-    _, _, base, model, tokens = prepared(tiny_recipe, name)
+    _, method, base, model, tokens = prepared(tiny_recipe, name)
     batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
     model.eval()
     expected = loss_and_gradients(model, batch, precision)
     original = {key: value.clone() for key, value in model.state_dict().items()}
-    with frozen_cast(model, precision) as cast:
+    with frozen_cast(model, precision, reads_weights=method.info.reads_weights) as cast:
         found = loss_and_gradients(model, batch, precision)
     assert len(found) == len(expected) > 1
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

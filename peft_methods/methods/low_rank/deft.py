@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import has_transposed_weights
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DEFT(TargetedPeftMethod):
+class DEFT(FittedPeftMethod):
     """Matrix W becomes (I - Q P) W + Q R, with P and R trained and Q made of P."""
 
     info = MethodInfo(
@@ -39,7 +38,7 @@ class DEFT(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
     )
 
-    since: ClassVar[tuple[int, int]] = (0, 20)
+    added_in: ClassVar[tuple[int, int]] = (0, 20)
 
     rank: Count = 8
     decomposition_method: Literal["relu", "qr"] = "relu"
@@ -59,6 +58,6 @@ class DEFT(TargetedPeftMethod):
         """rank * (inputs + outputs) for each target."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """PEFT would lower a rank above the outputs."""
-        return self.too_large("rank", min(outputs for _, outputs in sizes), model_type)
+        return self.above_limit("rank", min(outputs for _, outputs in sizes), model_type)

@@ -33,12 +33,12 @@ class PEANuT(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
+        reads_weights=True,
         learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
     )
 
-    since: ClassVar[tuple[int, int]] = (0, 19)
-    takes_conv1d: ClassVar[bool] = False
-    reads_weights: ClassVar[bool] = True
+    added_in: ClassVar[tuple[int, int]] = (0, 19)
+    takes_transposed: ClassVar[bool] = False
 
     rank: Count = 32
     depth: NotNegativeCount = 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
 from peft_methods.methods.rates import AS_LORA, OF_LORA
 from peft_methods.models.architecture import Architecture
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HRA(TargetedPeftMethod):
+class HRA(FittedPeftMethod):
     """A product of `rank` reflections, an even number: each pair starts as the identity."""
 
     info = MethodInfo(
@@ -42,7 +41,7 @@ class HRA(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": DefaultRate(2e-4, OF_LORA)},
     )
 
-    takes_conv1d: ClassVar[bool] = False
+    takes_transposed: ClassVar[bool] = False
 
     rank: Annotated[int, Field(ge=2, multiple_of=2)] = 8
 
@@ -59,6 +58,6 @@ class HRA(TargetedPeftMethod):
         """A vector of inputs for each reflection."""
         return self.rank * sum(inputs for inputs, _ in architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """There can be as many reflections as inputs."""
-        return self.too_large("rank", min(inputs for inputs, _ in sizes), model_type)
+        return self.above_limit("rank", min(inputs for inputs, _ in sizes), model_type)

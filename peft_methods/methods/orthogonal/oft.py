@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OFT(TargetedPeftMethod):
+class OFT(FittedPeftMethod):
     """A trained rotation of each block of `block_size` inputs of the targets.
 
     `use_cayley_neumann` computes the rotations by a short series, which is fast and not quite
@@ -44,7 +43,7 @@ class OFT(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
     )
 
-    takes_conv1d: ClassVar[bool] = False
+    takes_transposed: ClassVar[bool] = False
 
     block_size: Count = 32
     use_cayley_neumann: bool = True
@@ -65,7 +64,7 @@ class OFT(TargetedPeftMethod):
         sizes = architecture.linear_sizes(self.targets)
         return sum(inputs for inputs, _ in sizes) * (self.block_size - 1) // 2
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """Blocks have to divide the inputs. PEFT would change their size."""
         return self.not_dividing("block_size", (inputs for inputs, _ in sizes), model_type)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
 from peft_methods.methods.rates import AS_LORA, COMPARISON
 from peft_methods.models.architecture import Architecture
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OSF(TargetedPeftMethod):
+class OSF(FittedPeftMethod):
     """The share `effective_rank` of the largest singular directions is kept.
 
     The others are trained, and their gradients are made orthogonal to those that are kept.
@@ -47,7 +46,7 @@ class OSF(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": DefaultRate(5e-5, COMPARISON)},
     )
 
-    takes_conv1d: ClassVar[bool] = False
+    takes_transposed: ClassVar[bool] = False
 
     effective_rank: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
@@ -69,7 +68,7 @@ class OSF(TargetedPeftMethod):
         """The number of directions that are kept of a matrix with these inputs and outputs."""
         return int(min(size) * self.effective_rank)
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """At least one direction has to be kept."""
         if all(map(self.kept, sizes)):
             return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
 from peft_methods.methods.rates import COMPARISON
 from peft_methods.models.architecture import Architecture
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoAd(TargetedPeftMethod):
+class RoAd(FittedPeftMethod):
     """An angle and a scale for each pair of outputs (`road_1`), for each output (`road_2`) or two
     for each output (`road_4`). Pairs are half a `group_size` apart.
     """
@@ -46,7 +45,7 @@ class RoAd(TargetedPeftMethod):
         },
     )
 
-    takes_conv1d: ClassVar[bool] = False
+    takes_transposed: ClassVar[bool] = False
 
     variant: Literal["road_1", "road_2", "road_4"] = "road_1"
     group_size: Annotated[int, Field(ge=2, multiple_of=2)] = 64
@@ -66,7 +65,7 @@ class RoAd(TargetedPeftMethod):
         each = {"road_1": 1, "road_2": 2, "road_4": 4}[self.variant]
         return each * sum(outputs for _, outputs in architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """Groups have to divide the outputs."""
         return self.not_dividing("group_size", (outputs for _, outputs in sizes), model_type)
 

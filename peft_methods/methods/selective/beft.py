@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod, Targets, without_warnings
+from peft_methods.methods.fitted_method import without_warnings
+from peft_methods.methods.peft_method import TargetedPeftMethod, Targets
 from peft_methods.methods.rates import OF_BITFIT, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.linear_layers import roles_of
@@ -44,8 +45,8 @@ class BEFT(TargetedPeftMethod):
         },
     )
 
-    since: ClassVar[tuple[int, int]] = (0, 20)
-    takes_conv1d: ClassVar[bool] = False
+    added_in: ClassVar[tuple[int, int]] = (0, 20)
+    takes_transposed: ClassVar[bool] = False
 
     targets: Targets = ("value",)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import PeftMethod, without_warnings
+from peft_methods.methods.fitted_method import without_warnings
+from peft_methods.methods.peft_method import PeftMethod
 from peft_methods.methods.rates import OF_BITFIT, UNTUNED
 from peft_methods.models.architecture import Architecture
 

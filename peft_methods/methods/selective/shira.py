@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, without_warnings
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes, without_warnings
+from peft_methods.methods.peft_method import drawn_seed
 from peft_methods.methods.rates import AS_LORA, COMPARISON
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SHiRA(TargetedPeftMethod):
+class SHiRA(FittedPeftMethod):
     """As many weights of a matrix as LoRA of this `rank` would have, drawn at random."""
 
     info = MethodInfo(
@@ -38,11 +39,11 @@ class SHiRA(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
+        reads_weights=True,
         learning_rates={**AS_LORA, "decoder": DefaultRate(3e-4, COMPARISON)},
     )
 
-    takes_conv1d: ClassVar[bool] = False
-    reads_weights: ClassVar[bool] = True
+    takes_transposed: ClassVar[bool] = False
 
     rank: Count = 32
 
@@ -69,10 +70,10 @@ class SHiRA(TargetedPeftMethod):
         """rank * (inputs + outputs) weights of each target, as LoRA."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """A matrix has to have that many weights."""
         limit = min(one * other // (one + other) for one, other in sizes)
-        return self.too_large("rank", limit, model_type)
+        return self.above_limit("rank", limit, model_type)
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Share
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuperTuning(TargetedPeftMethod):
+class SuperTuning(FittedPeftMethod):
     """All but the share `sparsity` of a matrix, chosen by size: the largest, or the smallest."""
 
     info = MethodInfo(
@@ -37,12 +36,12 @@ class SuperTuning(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
+        reads_weights=True,
         learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
     )
 
-    since: ClassVar[tuple[int, int]] = (0, 21)
-    takes_conv1d: ClassVar[bool] = False
-    reads_weights: ClassVar[bool] = True
+    added_in: ClassVar[tuple[int, int]] = (0, 21)
+    takes_transposed: ClassVar[bool] = False
 
     sparsity: Share = 0.99
     select_top: bool = True
@@ -66,7 +65,7 @@ class SuperTuning(TargetedPeftMethod):
         """The number of trained weights of a matrix with this number of weights."""
         return int(weights * (1 - self.sparsity))
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """At least one weight has to be trained."""
         if all(self.chosen(inputs * outputs) for inputs, outputs in sizes):
             return None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
 from peft_methods.methods.rates import COMPARISON
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class C3A(TargetedPeftMethod):
+class C3A(FittedPeftMethod):
     """A circulant block, which is one vector, for each `block_size` inputs and outputs."""
 
     info = MethodInfo(
@@ -47,7 +46,7 @@ class C3A(TargetedPeftMethod):
         },
     )
 
-    takes_conv1d: ClassVar[bool] = False
+    takes_transposed: ClassVar[bool] = False
 
     block_size: Count = 64
 
@@ -65,7 +64,7 @@ class C3A(TargetedPeftMethod):
         sizes = architecture.linear_sizes(self.targets)
         return sum(inputs * outputs for inputs, outputs in sizes) // self.block_size
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """Blocks have to divide inputs and outputs."""
         return self.not_dividing("block_size", itertools.chain(*sizes), model_type)
 

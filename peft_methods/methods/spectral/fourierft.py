@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.peft_method import drawn_seed
 from peft_methods.methods.rates import UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import has_transposed_weights
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FourierFT(TargetedPeftMethod):
+class FourierFT(FittedPeftMethod):
     """`n_frequency` coefficients of each update, times `scaling`, at random places."""
 
     info = MethodInfo(
@@ -66,9 +66,9 @@ class FourierFT(TargetedPeftMethod):
         """The coefficients of each target."""
         return self.n_frequency * len(architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Iterable[tuple[int, int]], model_type: str) -> str | None:
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
         """A matrix has as many frequencies as weights."""
-        return self.too_large("n_frequency", min(one * other for one, other in sizes), model_type)
+        return self.above_limit("n_frequency", min(one * other for one, other in sizes), model_type)
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

@@ -13,16 +13,17 @@ from peft_methods.training.precision import HALF
 
 @contextmanager
 def frozen_cast(
-    model: nn.Module, precision: str, *, on: bool = True
+    model: nn.Module, precision: str, *, on: bool = True, reads_weights: bool = False
 ) -> Iterator[list[nn.Parameter]]:
     """Context manager: store frozen linear weights in the autocast dtype and yield the copies.
 
     Without it, autocast casts frozen weights and biases at every step. A captured step reads the
     copies at their addresses, so keep them for as long as the step is replayed. The model's own
     parameters are unchanged and are restored on exit. Subclasses of `nn.Linear` (4-bit layers)
-    cast their weights themselves and are left alone.
+    cast their weights themselves and are left alone. With `reads_weights`, so are the layers that a
+    method wraps: see `MethodInfo`.
     """
-    frozen = _frozen_in_linear(model) if on and precision in HALF else []
+    frozen = _frozen_in_linear(model, reads_weights) if on and precision in HALF else []
     cast = [
         nn.Parameter(parameter.detach().to(HALF[precision]), requires_grad=False)
         for _, _, parameter in frozen
@@ -37,16 +38,16 @@ def frozen_cast(
 
 
 @contextmanager
-def half_frozen(model: nn.Module, precision: str) -> Iterator[None]:
+def half_frozen(model: nn.Module, precision: str, *, reads_weights: bool = False) -> Iterator[None]:
     """Context manager: hold frozen linear weights in the autocast dtype alone.
 
     The originals are back on exit. Meanwhile those that 16 bits cannot represent wait in the host's
     memory; published weights mostly can. Products have the same bits, also those of evaluations.
     Weights that another module reads in full precision (embeddings that are also the projection to
     the vocabulary) stay on the device too. If a copy has changed, the original gets its values, so
-    that later checks of frozen weights find the change.
+    that later checks of frozen weights find the change. `reads_weights`: as for `frozen_cast`.
     """
-    frozen = _frozen_in_linear(model) if precision in HALF else []
+    frozen = _frozen_in_linear(model, reads_weights) if precision in HALF else []
     shared = {
         id(parameter)
         for module in model.modules()
@@ -74,15 +75,17 @@ def half_frozen(model: nn.Module, precision: str) -> Iterator[None]:
             setattr(module, name, parameter)
 
 
-def _frozen_in_linear(model: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+def _frozen_in_linear(
+    model: nn.Module, reads_weights: bool
+) -> list[tuple[nn.Module, str, nn.Parameter]]:
     """Return the frozen parameters of plain linear layers: layer, name and parameter.
 
-    Layers are left out whose weights a method reads to compute with them (`keep_precision`).
+    With `reads_weights`, those of the layers that PEFT wraps are left out.
     """
     return [
         (module, name, parameter)
-        for module in model.modules()
-        if type(module) is nn.Linear and not getattr(module, "keeps_precision", False)
+        for path, module in model.named_modules()
+        if type(module) is nn.Linear and not (reads_weights and path.endswith(".base_layer"))
         for name, parameter in module.named_parameters(recurse=False)
         if not parameter.requires_grad
     ]

@@ -134,7 +134,12 @@ class CudaGraphsTrainer(loop.RunTrainer):
         )
         try:
             with (
-                frozen_cast(self.model, precision, on=not self._is_decoder) as self._cast,
+                frozen_cast(
+                    self.model,
+                    precision,
+                    on=not self._is_decoder,
+                    reads_weights=self.job.method.info.reads_weights,
+                ) as self._cast,
                 compiled(self.model, on=self.compile_layers),
             ):
                 graphs.capture()
@@ -164,7 +169,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
         """Context manager around the training: frozen weights of decoders are in half precision."""
         if not self._is_decoder:
             return super().holding_weights()
-        return half_frozen(self.job.model, self.job.recipe.budget.precision)
+        method, precision = self.job.method, self.job.recipe.budget.precision
+        return half_frozen(self.job.model, precision, reads_weights=method.info.reads_weights)
 
     @contextmanager
     def warming_up(self) -> Iterator[TrainingCollator]:
