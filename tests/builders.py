@@ -963,6 +963,9 @@ def prepared(
         quantization=method.info.quantization,
         device=device,
     )
+    reason = method.unsupported(base.architecture, device)
+    if reason is not None and method_name not in CORE:
+        pytest.skip(reason)
     model = method.apply(base.model, ApplyContext(base.architecture, base.head, task.peft_type))
     return (
         recipe,

@@ -99,7 +99,10 @@ def case(
 ) -> tuple[Method, loading.LoadedModel]:
     name, family = request.param
     method = create(name)
-    return method, load(tiny_models[family], method)
+    base = load(tiny_models[family], method)
+    if (reason := method.unsupported(base.architecture, "cpu")) is not None:
+        pytest.skip(reason)
+    return method, base
 
 
 def test_starts_as_the_base_model_within_tolerance(
