@@ -189,6 +189,17 @@ def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
 CORE = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 METHOD_NAMES = mostly_slow(METHODS, *CORE)
 
+# Methods of which no two trainings of a decoder are compared step by step: one trains no more than
+# the head, one needs other data, and packed rows would share a prompt, which is refused.
+UNLIKE = (
+    "head_only",
+    "adapter_fusion",
+    "prompt_tuning",
+    "p_tuning",
+    "prefix_tuning",
+    "p_tuning_v2",
+)
+
 
 def sizes_for_tiny_models(name: str) -> list[str]:
     """Return a method's example settings as options; those of the core ones are in the recipe."""

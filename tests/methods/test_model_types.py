@@ -23,6 +23,8 @@ from builders import (
     training_job,
 )
 from peft_methods.methods.base import ApplyContext, Method
+from peft_methods.methods.prompts.p_tuning_v2 import ENCODERS as WITH_CACHE
+from peft_methods.methods.prompts.p_tuning_v2 import WINDOWED
 from peft_methods.methods.registry import METHODS
 from peft_methods.methods.scaling.ia3_peft import DIFFERENT
 from peft_methods.models import loading
@@ -66,6 +68,12 @@ REFUSED = {
         (kind, "ia3_peft"): "PEFT has the paper's targets or none"
         for kind in EVERY
         if kind not in DIFFERENT
+    },
+    **{
+        (kind, name): "takes no prefix" if kind not in WINDOWED else "a sliding window"
+        for kind in MODULE_MAPS
+        for name in ("prefix_tuning", "p_tuning_v2")
+        if kind in EVERY and (kind in WINDOWED or kind not in {*DECODERS, *WITH_CACHE})
     },
     **dict.fromkeys((("albert", "last_layers"), ("albert", "adapter_drop")), "share their weights"),
 }

@@ -9,14 +9,28 @@ import pytest
 import torch
 from torch import nn
 
-from builders import CONFIGS, DECODERS, MORE_CONFIGS, TASK, make_any, mostly_slow
+from builders import (
+    CONFIGS,
+    DECODERS,
+    MORE_CONFIGS,
+    TASK,
+    Recorder,
+    make_any,
+    mostly_slow,
+    runs,
+    training_job,
+)
+from language_builders import ready, recipe_of, write_pairs
 from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import ModelSpec
+from peft_methods.runs.prepare import prepare
 from peft_methods.tasks.lm_loss import token_losses
 from peft_methods.tasks.registry import TASKS
+from peft_methods.training.trainer import loop
+from peft_methods.utils.errors import ModelError
 
 NAMES = [name for name in METHODS if METHODS[name].info.family == "prompts"]
 LANGUAGE = TASKS["causal_lm"]
@@ -145,14 +159,25 @@ def test_prefix_is_that_of_peft(kind: str, tmp_path: Path) -> None:
     assert torch.allclose(found[is_text], expected[is_text], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_rows_are_refused(name: str, tmp_path: Path) -> None:
+    """They would share the prompt of the first."""
+    recipe = recipe_of(
+        make_any(tmp_path / "model", "llama"),
+        write_pairs(tmp_path / "data"),
+        name,
+        padding="packed",
+    )
+    job = training_job(ready(recipe, name), tmp_path)
+    with pytest.raises(ModelError, match=f"with {METHODS[name].title}"):
+        loop.train(job, Recorder())
+
+
 def test_rows_that_are_too_long_with_the_prompt_are_refused(
     tiny_recipe: Path, tiny_models: dict[str, Path]
 ) -> None:
-    from builders import runs
-    from peft_methods.runs.prepare import prepare
-
     (run, *_) = runs(tiny_recipe, "prompt_tuning", "data.max_length=60")
-    ready = prepare(run.recipe, (run.method,), "cpu", threads=1)
-    reason = ready.unsupported["prompt_tuning"]
+    checked = prepare(run.recipe, (run.method,), "cpu", threads=1)
+    reason = checked.unsupported["prompt_tuning"]
     assert "adds 10 tokens to each row" in reason
     assert reason.endswith("set data.max_length = 54 or less")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from builders import (
     CORE,
     DECODERS,
+    UNLIKE,
     Recorder,
     StepLog,
     make_decoder,
@@ -208,9 +209,7 @@ def assert_equal_trainings(
     assert packed_.padding < padded.padding
 
 
-NAMES = mostly_slow(
-    (name for name in METHODS if name not in {"head_only", "adapter_fusion"}), *CORE
-)
+NAMES = mostly_slow((name for name in METHODS if name not in UNLIKE), *CORE)
 
 
 @pytest.mark.parametrize("name", NAMES)

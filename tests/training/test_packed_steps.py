@@ -14,9 +14,9 @@ import torch
 import transformers
 
 from builders import (
-    CORE,
     DECODER,
     DECODERS,
+    UNLIKE,
     Recorder,
     RejectHostAccess,
     StepLog,
@@ -46,9 +46,7 @@ from peft_methods.utils.errors import EngineUnfit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
 TASK = TASKS["causal_lm"]
-NAMES = mostly_slow(
-    (name for name in METHODS if name not in {"head_only", "adapter_fusion"}), *CORE
-)
+NAMES = [name for name in METHODS if name not in UNLIKE]
 
 
 @pytest.fixture(scope="module")
