@@ -104,6 +104,11 @@ def test_generation_with_a_cache_writes_what_whole_passes_write(
             with torch.no_grad():
                 ids.append(int(model(**padded((ids,)), use_cache=False).logits[0, -1].argmax()))
         assert found[-new:] == ids[-new:]
+    virtual = next(one for one in model.modules() if getattr(one, "adds_tokens", False))
+    with torch.no_grad():
+        before = model(**padded(TEXTS)).logits
+        virtual.encoded.vectors.add_(torch.randn_like(virtual.encoded.vectors))
+        assert not torch.allclose(model(**padded(TEXTS)).logits, before)
 
 
 @pytest.mark.parametrize("name", NAMES)

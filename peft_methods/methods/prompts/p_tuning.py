@@ -47,14 +47,14 @@ class PTuning(PromptTuning):
     num_virtual_tokens: Count = 20
     encoder_hidden_size: Count = 128
 
-    def encoded(self, backbone: Any) -> Encoded:
+    def encoded(self, reader: Any) -> Encoded:
         """Return vectors drawn at random, and the network."""
         import torch
         from torch import nn
 
         from peft_methods.methods.prompts.virtual_tokens import Encoded
 
-        width, hidden = backbone.get_input_embeddings().weight.shape[1], self.encoder_hidden_size
+        width, hidden = reader.get_input_embeddings().weight.shape[1], self.encoder_hidden_size
         network = nn.Sequential(
             nn.Linear(width, hidden),
             nn.ReLU(),

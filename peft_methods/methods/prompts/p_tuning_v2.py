@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import (
     ApplyContext,
@@ -65,17 +65,18 @@ class PTuningV2(Method):
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Freeze the model and attach the prefix. Raises `ModelError` for sliding windows."""
-        from peft_methods.methods.prompts.virtual_tokens import Prefix
+        from peft_methods.methods.prompts.virtual_tokens import Prefix, reader_of
 
         freeze_all_but(model, context.head)
-        backbone: Any = getattr(model, str(model.base_model_prefix))
-        architecture, config = context.architecture, backbone.config
+        architecture = context.architecture
+        is_decoder = architecture.model_type in DECODER_MAPS
+        reader = reader_of(model, architecture.parts, is_decoder=is_decoder)
+        config = reader.config
         if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
             raise ModelError(f"{self.title} {_windows(architecture.model_type)}")
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        is_causal = architecture.model_type in DECODER_MAPS
         encoded = self.encoded(architecture)
-        Prefix(encoded, architecture.layers, heads, is_causal=is_causal).attach(backbone)
+        Prefix(encoded, architecture.layers, heads, is_causal=is_decoder).attach(reader)
         return model.to(next(model.parameters()).device)
 
     def encoded(self, architecture: Architecture) -> Encoded:

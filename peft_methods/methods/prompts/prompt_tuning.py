@@ -65,21 +65,22 @@ class PromptTuning(Method):
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Freeze the model and attach the prompt to its part without the head."""
-        from peft_methods.methods.prompts.virtual_tokens import Prompt
+        from peft_methods.methods.prompts.virtual_tokens import Prompt, reader_of
 
         freeze_all_but(model, context.head)
-        backbone: Any = getattr(model, str(model.base_model_prefix))
-        is_decoder = context.architecture.model_type in DECODER_MAPS
-        Prompt(self.encoded(backbone), 0 if is_decoder else 1).attach(backbone)
+        architecture = context.architecture
+        is_decoder = architecture.model_type in DECODER_MAPS
+        reader = reader_of(model, architecture.parts, is_decoder=is_decoder)
+        Prompt(self.encoded(reader), 0 if is_decoder else 1).attach(reader)
         return model.to(next(model.parameters()).device)
 
-    def encoded(self, backbone: Any) -> Encoded:
+    def encoded(self, reader: Any) -> Encoded:
         """Return the virtual tokens, as embeddings of random tokens."""
         import torch
 
         from peft_methods.methods.prompts.virtual_tokens import Encoded
 
-        table = backbone.get_input_embeddings().weight
+        table = reader.get_input_embeddings().weight
         chosen = torch.randint(len(table), (self.num_virtual_tokens,))
         return Encoded(table.detach()[chosen.to(table.device)].clone().float())
 

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from peft_methods.models.layer_parts import ModuleMap
+
 Arguments = dict[str, Any]
 
 
@@ -28,6 +30,17 @@ class Encoded(nn.Module):
     def forward(self) -> torch.Tensor:
         """Return the vectors of the virtual tokens, (count, outputs)."""
         return self.vectors if self.network is None else self.network(self.vectors)
+
+
+def reader_of(model: Any, parts: ModuleMap, *, is_decoder: bool) -> Any:
+    """Return the part of a model that every head calls with the ids of a text.
+
+    It is the model without its head. In OPT it is the decoder within: its language model calls that
+    alone.
+    """
+    backbone = getattr(model, str(model.base_model_prefix))
+    inner = parts.layers.rpartition(".")[0] if is_decoder else ""
+    return backbone.get_submodule(inner)
 
 
 class VirtualTokens(nn.Module):

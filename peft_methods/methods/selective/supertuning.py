@@ -37,6 +37,7 @@ class SuperTuning(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         reads_weights=True,
+        strategies=("ddp",),  # the places of the weights are not among what FSDP saves
         learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
     )
 
