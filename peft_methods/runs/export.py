@@ -1,8 +1,7 @@
 """Save trained models in the format of their method, and load them again.
 
 - `transformers`: a whole model folder (full fine-tuning, BitFit, head only).
-- `peft`: a PEFT folder (LoRA, QLoRA, IA3), with a config.json that has the names of the labels, if
-  there are any.
+- `peft`: a PEFT folder (LoRA, IA3, OFT), with a config.json for the names of the labels, if any.
 - `peft_methods`: `trained.safetensors` (adapters, fusion).
 
 Every folder also has the tokenizer, a `method.json` that records the base model with its
@@ -26,7 +25,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from peft_methods.methods.base import TRAINED, ApplyContext, Method
-from peft_methods.methods.peft_method import PeftMethod
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading, ranks
 from peft_methods.models.attention_registry import attention_options
@@ -262,9 +260,8 @@ def _load_base(
 def _load_peft(loaded: loading.LoadedModel, method: Method, folder: Path) -> nn.Module:
     from peft import PeftModel
 
-    wrapping = method.wrapping() if isinstance(method, PeftMethod) else nullcontext()
     try:
-        with wrapping:
+        with getattr(method, "wrapping", nullcontext)():
             model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))
     except Exception as error:  # file errors have a dozen types
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
