@@ -191,8 +191,16 @@ METHOD_NAMES = mostly_slow(METHODS, *CORE)
 
 
 # Methods whose trainings of a decoder are not compared step by step: they train only the head, need
-# other data, or draw random numbers for each token.
-UNLIKE = ("head_only", "adapter_fusion", "pvera")
+# other data, draw random numbers for each token, or refuse packed rows, which would share a prompt.
+UNLIKE = (
+    "head_only",
+    "adapter_fusion",
+    "pvera",
+    "prompt_tuning",
+    "p_tuning",
+    "prefix_tuning",
+    "p_tuning_v2",
+)
 
 
 def sizes_for_tiny_models(name: str) -> list[str]:
@@ -841,7 +849,7 @@ SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1
 
 def runs(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
     """Return the CPU runs of one method, a run per seed."""
-    recipe = with_task(load_recipe(str(recipe_path), settings))
+    recipe = with_task(load_recipe(str(recipe_path), [*sizes_for_tiny_models(method), *settings]))
     return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
@@ -968,6 +976,9 @@ def prepared(
         quantization=method.info.quantization,
         device=device,
     )
+    reason = method.unsupported(base.architecture, device)
+    if reason is not None and method_name not in CORE:
+        pytest.skip(reason)
     run = RunSpec(recipe, method, seed, device)
     tokens = tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
     context = context_of(run, base, texts.facts.label_names, (), lambda: tokens)

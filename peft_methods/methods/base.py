@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TRAINED = "trained.safetensors"  # a prerequisite run's trained parameters by name, in its folder
 MEASURED = "best of a few on 600 validation sentences, MiniLM-L6, three seeds (recipe embedded)"
-FAMILIES = ("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal")
+FAMILIES = (*("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal", "spectral"),)
 SavedFormat = Literal["transformers", "peft", "peft_methods"]
 Needs = Literal["any encoder", "linear layers", "layer ends", "module map"]
 T = TypeVar("T")
@@ -175,6 +175,11 @@ class Method:
             return {}
         head = {} if rate.head is None else {"head_learning_rate": rate.head}
         return {"learning_rate": rate.value, **head}
+
+    @property
+    def virtual_tokens(self) -> int:
+        """The number of tokens by which the model's input becomes longer than a text."""
+        return 0
 
     @classmethod
     def required(cls) -> tuple[str, ...]:

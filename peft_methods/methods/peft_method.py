@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -55,7 +56,12 @@ class PeftMethod(Method):
         """Wrap the model as the config says."""
         from peft import get_peft_model
 
-        return get_peft_model(model, self.config(model, context))
+        with self.wrapping():
+            return get_peft_model(model, self.config(model, context))
+
+    def wrapping(self) -> AbstractContextManager[Any]:
+        """Context manager around the calls of PEFT that wrap a model."""
+        return nullcontext()
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """Merge as PEFT does, then remove its wrappers.

@@ -31,7 +31,7 @@ class Architecture:
     hold for the others alone; `counted` has the sizes of the rest, and `layers` and `hidden` are 0
     where the config does not have them.
     `layers` are passed one after the other; `distinct_layers` have weights of their own (ALBERT's
-    layers share theirs).
+    layers share theirs). Embeddings of tokens are `embedding_width` wide.
     """
 
     model_type: str
@@ -44,6 +44,7 @@ class Architecture:
     labels: int
     sizes: ModelSizes = field(default_factory=ModelSizes)
     counted: CountedModel | None = None
+    embedding_width: int = 0
 
     @property
     def parts(self) -> ModuleMap:
@@ -99,6 +100,14 @@ class Architecture:
             return self.encoder_biases
         return self.counted.biases if self.counted else None
 
+    @property
+    def norm_parameters(self) -> int | None:
+        """The weights and biases of the norms in all layers; None without a closed form."""
+        if self.module_map is None:
+            return None
+        missing = self.hidden * (self.model_type == "modernbert")  # its first layer has one less
+        return self.distinct_layers * self.sizes.norms - missing
+
     def linear_in_roles(self, roles: Iterable[str]) -> tuple[LinearLayer, ...]:
         """Return every linear layer with at least one of these roles."""
         wanted = set(roles)
@@ -150,7 +159,15 @@ def architecture_of(
         labels=config.num_labels,
         sizes=ModelSizes() if parts is None else _sizes(config, parts, writes),
         counted=counted,
+        embedding_width=_embedding_width(config),
     )
+
+
+def _embedding_width(config: Any) -> int:
+    """Return the width of the embeddings of tokens, which a map may bring to that of the layers."""
+    own = {"opt": "word_embed_proj_dim", "albert": "embedding_size", "electra": "embedding_size"}
+    name = own.get(config.model_type, "embedding_size" if "deberta" in config.model_type else "")
+    return size_in(config, name) or size_in(config, "hidden_size")
 
 
 def _sizes(config: Any, parts: ModuleMap, writes: bool) -> ModelSizes:

@@ -83,12 +83,17 @@ class LoadedModel:
     tokenizer_sha256: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def longest(self) -> int | None:
+        """The number of tokens that the model has positions for, or None without a limit."""
+        config = self.model.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
+        return None if limit is None else limit - first_position(config)
+
     def check_length(self, max_length: int) -> None:
         """Raise `ModelError` if rows can be longer than the model's position embeddings."""
-        config = self.model.config.get_text_config()
-        reserved = first_position(config)
-        limit = getattr(config, "max_position_embeddings", max_length + reserved) - reserved
-        if max_length > limit:
+        limit = self.longest
+        if limit is not None and max_length > limit:
             raise ModelError(
                 f"data.max_length = {max_length}, but this model reads at most {limit} tokens. "
                 f"Set data.max_length = {limit} or less.",

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import torch
 
-# Names of the format (https://github.com/huggingface/safetensors#format).
+# Names of the format (https://github.com/huggingface/safetensors#format), in the order of a file.
 NAMES = {
+    torch.int64: "I64",
     torch.float64: "F64",
     torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
     torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
     torch.int16: "I16",
     torch.int8: "I8",
     torch.uint8: "U8",
@@ -29,12 +29,15 @@ def safetensors_bytes(
 ) -> int:
     """Return the bytes of the file that `safetensors.torch.save_file` writes.
 
-    Its header holds metadata, dtypes, shapes and offsets as JSON. Wide dtypes come first, then the
-    order is that of the names.
+    Its header holds metadata, dtypes, shapes and offsets as JSON. Dtypes come in the order of
+    `NAMES`, tensors of one dtype in that of their names.
     """
     header: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
     end = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+    order = {dtype: place for place, dtype in enumerate(NAMES)}
+    for name, tensor in sorted(
+        tensors.items(), key=lambda item: (order.get(item[1].dtype, -1), item[0])
+    ):
         start, end = end, end + tensor.nbytes
         dtype = NAMES.get(tensor.dtype, str(tensor.dtype))
         header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}

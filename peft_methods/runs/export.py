@@ -1,8 +1,7 @@
 """Save trained models in the format of their method, and load them again.
 
 - `transformers`: a whole model folder (full fine-tuning, BitFit, head only).
-- `peft`: a PEFT folder (LoRA, QLoRA, IA3), with a config.json that has the names of the labels, if
-  there are any.
+- `peft`: a PEFT folder (LoRA, IA3, OFT), with a config.json for the names of the labels, if any.
 - `peft_methods`: `trained.safetensors` (adapters, fusion).
 
 Every folder also has the tokenizer, a `method.json` that records the base model with its
@@ -18,6 +17,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,7 @@ def load_trained(
         return _load_plain(folder, task, spec).to(device).eval()
     loaded = _load_base(saved, spec, method, folder, device=device)
     if saved_format == "peft":
-        model = _load_peft(loaded, folder)
+        model = _load_peft(loaded, method, folder)
     else:
         model = _load_own(loaded, method, task, folder)
     return (_merged(model, method, folder) if merge else model).eval()
@@ -257,11 +257,12 @@ def _load_base(
     return loaded
 
 
-def _load_peft(loaded: loading.LoadedModel, folder: Path) -> nn.Module:
+def _load_peft(loaded: loading.LoadedModel, method: Method, folder: Path) -> nn.Module:
     from peft import PeftModel
 
     try:
-        model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))
+        with getattr(method, "wrapping", nullcontext)():
+            model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))
     except Exception as error:  # file errors have a dozen types
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
     return model

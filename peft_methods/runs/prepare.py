@@ -81,7 +81,9 @@ def _prepare(
     if task.checks_tokens:
         tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
     reasons = {
-        one.name: unsupported(one, base.architecture, device, recipe.budget) for one in methods
+        one.name: unsupported(one, base.architecture, device, recipe.budget)
+        or _too_long(base, recipe, one)
+        for one in methods
     }
     forward_seconds = _forward_seconds(texts, base, recipe)
     weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
@@ -107,6 +109,18 @@ def _prepare(
             },
             environment=fingerprint_part(describe(device)),
         ),
+    )
+
+
+def _too_long(base: loading.LoadedModel, recipe: Recipe, method: Method) -> str | None:
+    """Return why the rows and a method's virtual tokens are too long for the model, or None."""
+    limit = base.longest
+    longest = recipe.data.max_length + method.virtual_tokens
+    if method.virtual_tokens == 0 or limit is None or longest <= limit:
+        return None
+    return (
+        f"{method.title} adds {method.virtual_tokens} tokens to each row, and this model reads at "
+        f"most {limit}: set data.max_length = {limit - method.virtual_tokens} or less"
     )
 
 

@@ -24,7 +24,10 @@ from builders import (
 )
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.prompts.p_tuning_v2 import ENCODERS as WITH_CACHE
+from peft_methods.methods.prompts.p_tuning_v2 import WINDOWED
 from peft_methods.methods.registry import METHODS
+from peft_methods.methods.scaling.ia3_peft import DIFFERENT
 from peft_methods.models import loading
 from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.models.parameters import count_parameters
@@ -43,25 +46,48 @@ WITHOUT_BIASES = (
     *("modernbert", "llama", "mistral", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text"),
     *("phi3", "t5", "mt5"),
 )
+EVERY = (*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ)
+UNKNOWN = [kind for kind in EVERY if kind not in MODULE_MAPS]
 TARGETED = [name for name in METHODS if issubclass(METHODS[name], TargetedPeftMethod)]
+
+
+def needing(needs: str) -> list[str]:
+    return [name for name in METHODS if METHODS[name].info.needs == needs]
+
+
 # Methods that cannot train a type, with a part of the reason.
 REFUSED = {
     **{(kind, "bitfit"): f"{kind!r} has none" for kind in WITHOUT_BIASES},
     **{
         ("fnet", name): "needs linear layers for"
-        for name in TARGETED
+        for name in needing("linear layers")
         if method_of(name).needed_roles()
     },
     **{
         ("gpt2", name): "store their weights transposed"
-        for name in TARGETED
-        if not method_of(name).takes_transposed
+        for name in METHODS
+        if not getattr(METHODS[name], "takes_transposed", True)
     },
     **{
         (kind, name): "needs a model whose parts are known"
-        for kind in {*CONFIGS, *MORE_CONFIGS, *DECODERS} - set(MODULE_MAPS)
-        for name in ("adapter", "adapter_fusion")
+        for kind in UNKNOWN
+        for name in (
+            *needing("module map"),
+            *(needing("layer ends") if kind not in SEQ2SEQ else ()),
+        )
     },
+    **{
+        (kind, "ia3_peft"): "PEFT has the paper's targets or none"
+        for kind in EVERY
+        if kind not in DIFFERENT
+    },
+    **{
+        (kind, name): "takes no prefix" if kind not in WINDOWED else "a sliding window"
+        for kind in MODULE_MAPS
+        for name in ("prefix_tuning", "p_tuning_v2")
+        if kind in EVERY and (kind in WINDOWED or kind not in {*DECODERS, *WITH_CACHE})
+    },
+    **dict.fromkeys((("albert", "last_layers"), ("albert", "adapter_drop")), "share their weights"),
 }
 TRAINED = (*MORE_CONFIGS, "llama", "qwen2", "gemma3_text", "gpt2", "phi3", "opt", "t5", "bart")
 
@@ -70,8 +96,7 @@ TRAINED = (*MORE_CONFIGS, "llama", "qwen2", "gemma3_text", "gpt2", "phi3", "opt"
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny model folder per type."""
     root = tmp_path_factory.mktemp("types")
-    kinds = (*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ)
-    return {kind: make_any(root / kind, kind) for kind in kinds}
+    return {kind: make_any(root / kind, kind) for kind in EVERY}
 
 
 CASES = [
@@ -84,9 +109,7 @@ CASES = [
 
 @pytest.mark.parametrize(
     "kind",
-    mostly_slow(
-        [*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ], "modernbert", "deberta-v2", "llama", "gpt2"
-    ),
+    mostly_slow(EVERY, "modernbert", "deberta-v2", "llama", "gpt2"),
 )
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_every_method_on_every_type(kind: str, name: str, models: dict[str, Path]) -> None:

@@ -288,8 +288,8 @@ def test_a_section_changes_a_method_of_all(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, 'methods = "all"', "methods.lora.rank=2")
     assert {method.name: method for method in chosen_methods(recipe)}["lora"].rank == 2  # type: ignore[attr-defined]
     kept = load_recipe("sst2_bert", ["methods.include=all", "methods.lora.rank=2"])
-    every = load_recipe("sst2_bert", ["methods.include=all"])
-    assert names_and_rates(kept) == names_and_rates(every)
+    own, all_rates = names_and_rates(load_recipe("sst2_bert")), names_and_rates(kept)
+    assert {name: all_rates[name] for name in own} == own
 
 
 def test_a_named_method_needs_no_section(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders import TASK, make_any, make_model, small_runs
+from builders import CORE, TASK, make_any, make_model, small_runs
 from peft_methods.data import splits
 from peft_methods.methods.registry import METHODS
 from peft_methods.runs import pipeline
@@ -40,6 +40,7 @@ SAVED = {
     "adapter@opt": "opt",
     "lora@t5": "t5",
     "adapter@bart": "bart",
+    **{name: "bert" for name in METHODS if name not in CORE},
 }
 # Runs every code block of the READMEs in folders, and predicts the given texts after each.
 LOADER = """
@@ -132,11 +133,10 @@ def test_every_readme_loads_the_model_that_was_measured(
     assert done.returncode == 0, done.stderr
     logits = np.load(home / "logits.npz")
     loaded = {name: [key for key in logits if key.startswith(f"{name}/")] for name in SAVED}
-    # blocks of code, merged models
-    expected = {"full": 1, "bitfit": 1, "qlora": 2, "adapter": 1, "lora": 4, "ia3": 4}
-    assert {name: len(keys) for name, keys in loaded.items()} == {
-        name: expected[name.partition("@")[0]] for name in SAVED
-    }
+    for name, keys in loaded.items():  # blocks of code, merged models
+        info = METHODS[name.partition("@")[0]].info
+        blocks = 2 if info.saved_format == "peft" else 1
+        assert len(keys) == blocks + 2 * info.mergeable, name
     for name in SAVED:
         for key in loaded[name]:
             assert np.abs(logits[key] - saved(name)[1].logits).max() < 1e-4, key

@@ -72,7 +72,9 @@ def test_every_method_writes_the_same_in_slots_as_in_batches(name: str, tmp_path
     model.eval()
     table = splits.load(recipe.data, TASK).splits["test"]
     greedy = generate_texts(model, base.tokenizer, table, recipe)
-    assert greedy.fallback == ""
+    assert greedy.fallback == (
+        "trained prompts, which are in the cache" * bool(made.virtual_tokens)
+    )
     assert len(set(greedy.texts)) > 2
     texts = [base.tokenizer(text.strip())["input_ids"] for text in table.texts]
     prompts = [Prompt(ids, 9) for ids in texts]

@@ -14,7 +14,6 @@ import torch
 import transformers
 
 from builders import (
-    CORE,
     DECODER,
     DECODERS,
     UNLIKE,
@@ -47,9 +46,7 @@ from peft_methods.utils.errors import EngineUnfit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
 TASK = TASKS["causal_lm"]
-NAMES = mostly_slow(
-    (name for name in METHODS if name not in UNLIKE and not METHODS[name].acts_after_steps()), *CORE
-)
+NAMES = [name for name in METHODS if name not in UNLIKE and not METHODS[name].acts_after_steps()]
 
 
 @pytest.fixture(scope="module")

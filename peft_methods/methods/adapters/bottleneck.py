@@ -46,8 +46,8 @@ class Adapter(Method):
             "inserts small trained blocks with a narrow middle, each with a residual connection "
             "around it, into the frozen layers."
         ),
-        generic_aliases=r"adapter\w*|houlsby|pfeiffer|bottleneck",
-        not_aliases=r"adapter[\s_-]?drop|llama[\s_-]?adapter",
+        generic_aliases=r"adapter\w*|pfeiffer|bottleneck",
+        not_aliases=r"llama[\s_-]?adapter",
         color="#e69f00",
         marker="X",
         saved_format="peft_methods",
@@ -71,6 +71,10 @@ class Adapter(Method):
         """The bottleneck's width, at least 1."""
         return max(1, hidden // self.reduction_factor)
 
+    def dropped(self, architecture: Architecture) -> int:
+        """The number of first layers without adapters."""
+        return 0
+
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Freeze the encoder and wrap each layer. The outputs are unchanged at first."""
         from peft_methods.methods.adapters.modules import (
@@ -85,7 +89,8 @@ class Adapter(Method):
         hidden = context.architecture.hidden
         houlsby = self.placement == "houlsby"
         act = self.nonlinearity or ("swish" if houlsby else "relu")
-        for layer, ends in adapted_layers(model, context.architecture.ends):
+        layers = adapted_layers(model, context.architecture.ends)
+        for layer, ends in layers[self.dropped(context.architecture) :]:
             if not houlsby:
                 wrap_end(layer, ends, Bottleneck(hidden, self.width(hidden), act))
                 continue
@@ -96,8 +101,8 @@ class Adapter(Method):
     def expected_trainable(self, architecture: Architecture) -> int:
         """Two linear maps with biases for each place."""
         hidden, places = architecture.hidden, 2 if self.placement == "houlsby" else 1
-        width = self.width(hidden)
-        return architecture.adapted_layers * places * (2 * hidden * width + width + hidden)
+        width, layers = self.width(hidden), architecture.adapted_layers - self.dropped(architecture)
+        return layers * places * (2 * hidden * width + width + hidden)
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:

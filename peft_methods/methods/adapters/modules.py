@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from peft_methods.models.layer_parts import LayerEnds
 
+Wrapper = TypeVar("Wrapper", bound=nn.Module)
 NONLINEARITIES = {"relu": nn.ReLU, "swish": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -102,6 +104,43 @@ class AroundNorm(nn.Module):
         return normed
 
 
+class InputKept(nn.Module):
+    """Keeps the input of the first map of a feed-forward block for `ParallelSum` at its end."""
+
+    def __init__(self, wrapped: nn.Module) -> None:
+        super().__init__()
+        self.wrapped = wrapped
+        self.x: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the map's output."""
+        self.x = x
+        result: torch.Tensor = self.wrapped(x)
+        return result
+
+    def taken(self) -> torch.Tensor:
+        """Return the input, and keep it no longer."""
+        x, self.x = self.x, None
+        assert x is not None, "a feed-forward block ends after it began"
+        return x
+
+
+class ParallelSum(nn.Module):
+    """The end of a feed-forward block: its output plus `scaling` times adapter(its input)."""
+
+    def __init__(
+        self, wrapped: nn.Module, adapter: nn.Module, begin: InputKept, scaling: float
+    ) -> None:
+        super().__init__()
+        self.wrapped, self.adapter, self.scaling = wrapped, adapter, scaling
+        self.taken = begin.taken  # the module itself is a part of the block already
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Return the sum."""
+        added: torch.Tensor = self.wrapped(h) + self.scaling * self.adapter(self.taken())
+        return added
+
+
 def adapted_layers(
     model: nn.Module, ends: Iterable[LayerEnds]
 ) -> list[tuple[nn.Module, LayerEnds]]:
@@ -133,8 +172,10 @@ def wrap_end(layer: nn.Module, ends: LayerEnds, adapter: nn.Module) -> None:
         wrap(layer, ends.ffn_end, BeforeResidual, adapter)
 
 
-def wrap(layer: nn.Module, path: str, wrapper: type[nn.Module], adapter: nn.Module) -> None:
-    """Put `wrapper` with the adapter around the module at `path` of the layer."""
+def wrap(layer: nn.Module, path: str, wrapper: type[Wrapper], *arguments: Any) -> Wrapper:
+    """Put `wrapper` with its arguments around the module at `path` of the layer, and return it."""
     parent, _, name = path.rpartition(".")
     owner = layer.get_submodule(parent)
-    setattr(owner, name, wrapper(getattr(owner, name), adapter))
+    wrapped = wrapper(getattr(owner, name), *arguments)
+    setattr(owner, name, wrapped)
+    return wrapped

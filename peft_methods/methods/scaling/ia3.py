@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, Targets
@@ -55,13 +55,15 @@ class IA3(TargetedPeftMethod):
         },
     )
 
+    scaled_at_inputs: ClassVar[tuple[str, ...]] = ("ffn_output",)
+
     targets: Targets = ("key", "value", "ffn_output")
 
     def config(self, model: nn.Module, context: ApplyContext) -> IA3Config:
         """Rescale the targets' outputs, for `ffn_output` its inputs. Vectors start at one."""
         from peft import IA3Config
 
-        feedforward = [role for role in self.targets if role == "ffn_output"]
+        feedforward = [role for role in self.targets if role in self.scaled_at_inputs]
         pattern = context.architecture.pattern
         return IA3Config(
             **self.common(context),
@@ -71,7 +73,7 @@ class IA3(TargetedPeftMethod):
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """One vector per target and layer, as long as the outputs (`ffn_output`: the inputs)."""
-        others = [role for role in self.targets if role != "ffn_output"]
+        others = [role for role in self.targets if role not in self.scaled_at_inputs]
         inputs = architecture.linear_sizes(set(self.targets) - set(others))
         outputs = architecture.linear_sizes(others)
         return sum(size for size, _ in inputs) + sum(size for _, size in outputs)

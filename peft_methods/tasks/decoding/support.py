@@ -33,11 +33,19 @@ def refusal(model: Any) -> str:
     """Return why a model cannot be decoded with slots, or ''."""
     if ranks.is_sharded(model):
         return "weights divided among GPUs"
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+    if _has_prompt(model):
         return "trained prompts, which are in the cache"
     config = text_config(model)
     return (
         _special_model(plain_model(model)) or _special_positions(config) or _special_cache(config)
+    )
+
+
+def _has_prompt(model: Any) -> bool:
+    """Whether trained virtual tokens are in the model: PEFT's, or those of our methods."""
+    config = getattr(model, "active_peft_config", None)
+    return getattr(config, "is_prompt_learning", False) or any(
+        getattr(module, "adds_tokens", False) for module in model.modules()
     )
 
 

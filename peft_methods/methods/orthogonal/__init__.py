@@ -1,0 +1,1 @@
+"""Methods that rotate frozen weights by trained orthogonal matrices."""

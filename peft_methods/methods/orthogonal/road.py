@@ -1,0 +1,75 @@
+"""RoAd: pairs of outputs of frozen matrices are rotated and scaled (PEFT's)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.rates import COMPARISON
+from peft_methods.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    from peft import RoadConfig
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoAd(FittedPeftMethod):
+    """An angle and a scale for each pair of outputs (`road_1`), for each output (`road_2`) or two
+    for each output (`road_4`). Pairs are half a `group_size` apart.
+    """
+
+    info = MethodInfo(
+        name="road",
+        title="RoAd",
+        family="orthogonal",
+        order=4,
+        paper="Liao & Monz 2024, arXiv:2409.00119",
+        citations=("liao2024road",),
+        trained="angles and scales of pairs of outputs",
+        about=(
+            "rotates and scales pairs of the outputs of frozen matrices. It has few "
+            "parameters, and a rotation is cheap to compute."
+        ),
+        aliases=r"\broad\b|2d rotary adaptation",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
+        learning_rates={
+            "encoder": DefaultRate(1e-3, "PEFT's documentation of RoAd"),
+            "decoder": DefaultRate(1e-3, COMPARISON),
+        },
+    )
+
+    takes_transposed: ClassVar[bool] = False
+
+    variant: Literal["road_1", "road_2", "road_4"] = "road_1"
+    group_size: Annotated[int, Field(ge=2, multiple_of=2)] = 64
+
+    def config(self, model: nn.Module, context: ApplyContext) -> RoadConfig:
+        """Angles start at zero, scales at one."""
+        from peft import RoadConfig
+
+        return RoadConfig(
+            **self.common(context),
+            variant=self.variant,
+            group_size=self.group_size,
+        )
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """Angles and scales, each for every pair, every output, or twice for every output."""
+        each = {"road_1": 1, "road_2": 2, "road_4": 4}[self.variant]
+        return each * sum(outputs for _, outputs in architecture.linear_sizes(self.targets))
+
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+        """Groups have to divide the outputs."""
+        return self.not_dividing("group_size", (outputs for _, outputs in sizes), model_type)
+
+    @classmethod
+    def example_settings(cls) -> dict[str, Any]:
+        """Settings that fit the matrices of a tiny model."""
+        return {"group_size": 8}

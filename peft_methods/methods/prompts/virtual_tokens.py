@@ -1,0 +1,165 @@
+"""The modules of trained prompts: virtual tokens as embeddings, or as keys and values of layers.
+
+Both are hooks of the model without its head, so that every head and loss sees the tokens of the
+text alone: their number, places and padding are as without a prompt.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from peft_methods.models.layer_parts import ModuleMap
+
+Arguments = dict[str, Any]
+
+
+class Encoded(nn.Module):
+    """Trained vectors (count, width), passed through `network` if there is one."""
+
+    def __init__(self, vectors: torch.Tensor, network: nn.Module | None = None) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(vectors)
+        self.network = network
+
+    def forward(self) -> torch.Tensor:
+        """Return the vectors of the virtual tokens, (count, outputs)."""
+        return self.vectors if self.network is None else self.network(self.vectors)
+
+
+def reader_of(model: Any, parts: ModuleMap, *, is_decoder: bool) -> Any:
+    """Return the part of a model that every head calls with the ids of a text.
+
+    It is the model without its head. In OPT it is the decoder within: its language model calls that
+    alone.
+    """
+    backbone = getattr(model, str(model.base_model_prefix))
+    inner = parts.layers.rpartition(".")[0] if is_decoder else ""
+    return backbone.get_submodule(inner)
+
+
+class VirtualTokens(nn.Module):
+    """What is common to both: `attach` makes a model read the virtual tokens of `encoded`."""
+
+    adds_tokens = True  # decoding in slots knows the tokens of the text alone
+
+    def __init__(self, encoded: Encoded) -> None:
+        super().__init__()
+        self.encoded = encoded
+
+    @property
+    def count(self) -> int:
+        """The number of virtual tokens."""
+        return len(self.encoded.vectors)
+
+    def attach(self, backbone: nn.Module) -> None:
+        """Become a part of the model without its head, as `virtual_tokens`."""
+        backbone.add_module("virtual_tokens", self)
+        backbone.register_forward_pre_hook(self.before, with_kwargs=True)
+        backbone.register_forward_hook(self.after, with_kwargs=True)
+
+    def before(
+        self, backbone: nn.Module, values: tuple[Any, ...], named: Arguments
+    ) -> tuple[tuple[()], Arguments]:
+        """Add the tokens to the arguments of the forward pass."""
+        parameters = inspect.signature(type(backbone).forward).bind(backbone, *values, **named)
+        given = dict(parameters.arguments)
+        given.pop("self")
+        given |= given.pop("kwargs", {})
+        cache = given.get("past_key_values")
+        length = 0 if cache is None else cache.get_seq_length()
+        ids = given["input_ids"]
+        mask = given.get("attention_mask")
+        if mask is None:
+            mask = ids.new_ones((len(ids), max(0, length - self.count) + ids.shape[1]))
+        if length == 0:
+            return (), self.first(backbone, {**given, "attention_mask": mask})
+        if given.get("position_ids") is not None:  # a later step of generation
+            given["position_ids"] = given["position_ids"] + self.count
+        return (), {**given, "attention_mask": self.extended(mask, 0)}
+
+    def extended(self, values: torch.Tensor, place: int, filler: int = 1) -> torch.Tensor:
+        """Insert a column of fillers for each virtual token into (rows, length)."""
+        new = values.new_full((len(values), self.count), filler)
+        return torch.cat((values[:, :place], new, values[:, place:]), dim=1)
+
+    def first(self, backbone: nn.Module, given: Arguments) -> Arguments:
+        """Return the arguments of the first forward pass over a text."""
+        raise NotImplementedError
+
+    def after(
+        self, backbone: nn.Module, values: tuple[Any, ...], named: Mapping[str, Any], output: Any
+    ) -> Any:
+        """Return the output for the tokens of the text alone."""
+        return output
+
+
+class Prompt(VirtualTokens):
+    """Embeddings in front of each row, or behind its first token (`place` 1).
+
+    Encoders classify by the first token, which stays the first.
+    """
+
+    def __init__(self, encoded: Encoded, place: int) -> None:
+        super().__init__(encoded)
+        self.place = place
+
+    def first(self, backbone: nn.Module, given: Arguments) -> Arguments:
+        """Embed the text, and insert the prompt."""
+        embed: Any = backbone.get_input_embeddings()  # type: ignore[operator]
+        texts, place = embed(given.pop("input_ids")), self.place
+        prompt = self.encoded().to(texts.dtype).expand(len(texts), -1, -1)
+        embeds = torch.cat((texts[:, :place], prompt, texts[:, place:]), dim=1)
+        given["attention_mask"] = self.extended(given["attention_mask"], place)
+        if given.get("token_type_ids") is not None:
+            given["token_type_ids"] = self.extended(given["token_type_ids"], place, 0)
+        if (positions := given.get("position_ids")) is not None:
+            own = torch.arange(self.count, device=positions.device).expand(len(positions), -1)
+            given["position_ids"] = torch.cat((own, positions + self.count), dim=1)
+        return {**given, "inputs_embeds": embeds}
+
+    def after(
+        self, backbone: nn.Module, values: tuple[Any, ...], named: Mapping[str, Any], output: Any
+    ) -> Any:
+        """Leave out the states of the prompt."""
+        if named.get("inputs_embeds") is not None:
+            states, end = output["last_hidden_state"], self.place + self.count
+            output["last_hidden_state"] = torch.cat(
+                (states[:, : self.place], states[:, end:]), dim=1
+            )
+        return output
+
+
+class Prefix(VirtualTokens):
+    """Keys and values in each layer: `encoded` has (count, layers * 2 * heads * width)."""
+
+    def __init__(self, encoded: Encoded, layers: int, heads: int, *, is_causal: bool) -> None:
+        super().__init__(encoded)
+        self.layers, self.heads, self.is_causal = layers, heads, is_causal
+
+    def first(self, backbone: nn.Module, given: Arguments) -> Arguments:
+        """Begin the cache with the prefix."""
+        mask, ids = given["attention_mask"], given["input_ids"]
+        config: Any = backbone.config
+        cache = given.get("past_key_values")
+        cache = DynamicCache(config=config) if cache is None else cache
+        pairs = self.encoded().to(next(backbone.parameters()).dtype)
+        pairs = pairs.view(self.count, self.layers, 2, self.heads, -1).permute(1, 2, 3, 0, 4)
+        for number, (keys, values) in enumerate(pairs):
+            rows = (len(ids), -1, -1, -1)
+            cache.update(keys.expand(rows), values.expand(rows), number)
+        given["past_key_values"] = cache
+        whole = self.extended(mask, 0)
+        if given.get("position_ids") is not None:
+            given["position_ids"] = given["position_ids"] + self.count
+        if not self.is_causal:  # encoders take a mask as long as the text, unless it is complete
+            hidden = (whole == 0)[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
+            whole = torch.zeros_like(hidden, dtype=pairs.dtype).masked_fill(
+                hidden, torch.finfo(pairs.dtype).min
+            )
+        return {**given, "attention_mask": whole}

@@ -1,0 +1,81 @@
+"""SHiRA: a sparse update of frozen matrices at random places (PEFT's)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes, without_warnings
+from peft_methods.methods.peft_method import drawn_seed
+from peft_methods.methods.rates import AS_LORA, COMPARISON
+from peft_methods.models.architecture import Architecture
+from peft_methods.recipes.schema import Count
+
+if TYPE_CHECKING:
+    from peft import ShiraConfig
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SHiRA(FittedPeftMethod):
+    """As many weights of a matrix as LoRA of this `rank` would have, drawn at random."""
+
+    info = MethodInfo(
+        name="shira",
+        title="SHiRA",
+        family="selective",
+        order=10,
+        paper="Bhardwaj et al. 2024, arXiv:2406.13175",
+        citations=("bhardwaj2024shira",),
+        trained="single weights at random places of chosen matrices",
+        about=(
+            "trains a small random share of the weights of chosen matrices and leaves the "
+            "others frozen. The update is sparse, and its rank is not limited."
+        ),
+        aliases=r"shira|sparse high[\s_-]?rank",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
+        reads_weights=True,
+        learning_rates={**AS_LORA, "decoder": DefaultRate(3e-4, COMPARISON)},
+    )
+
+    takes_transposed: ClassVar[bool] = False
+
+    rank: Count = 32
+
+    def config(self, model: nn.Module, context: ApplyContext) -> ShiraConfig:
+        """The places follow the seed of the run. The update starts at zero."""
+        from peft import ShiraConfig
+
+        return ShiraConfig(
+            **self.common(context),
+            r=self.rank,
+            random_seed=drawn_seed(),
+        )
+
+    @contextmanager
+    def wrapping(self) -> Iterator[None]:
+        """Torch warns once in a process about sparse tensors. The first is made here."""
+        import torch
+
+        with without_warnings():
+            torch.sparse_coo_tensor(torch.zeros(2, 1), torch.zeros(1), (1, 1))
+            yield
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """rank * (inputs + outputs) weights of each target, as LoRA."""
+        return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
+
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+        """A matrix has to have that many weights."""
+        limit = min(one * other // (one + other) for one, other in sizes)
+        return self.above_limit("rank", limit, model_type)
+
+    @classmethod
+    def example_settings(cls) -> dict[str, Any]:
+        """Settings that fit the matrices of a tiny model."""
+        return {"rank": 4}

@@ -1,0 +1,76 @@
+"""Super-Tuning: the largest weights of frozen matrices are trained (PEFT's)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.rates import AS_LORA, UNTUNED
+from peft_methods.models.architecture import Architecture
+from peft_methods.recipes.schema import Share
+
+if TYPE_CHECKING:
+    from peft import SupertuningConfig
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperTuning(FittedPeftMethod):
+    """All but the share `sparsity` of a matrix, chosen by size: the largest, or the smallest."""
+
+    info = MethodInfo(
+        name="supertuning",
+        title="Super-Tuning",
+        family="selective",
+        order=11,
+        paper="Ilin et al. 2026, arXiv:2607.09287",
+        citations=("ilin2026supertuning",),
+        trained="the largest weights of chosen matrices",
+        about=(
+            "trains those weights of chosen matrices that are largest before training, and "
+            "leaves the others frozen."
+        ),
+        aliases=r"super[\s_-]?tuning",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
+        reads_weights=True,
+        strategies=("ddp",),  # the places of the weights are not among what FSDP saves
+        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+    )
+
+    added_in: ClassVar[tuple[int, int]] = (0, 21)
+    takes_transposed: ClassVar[bool] = False
+
+    sparsity: Share = 0.99
+    select_top: bool = True
+
+    def config(self, model: nn.Module, context: ApplyContext) -> SupertuningConfig:
+        """The update starts at zero."""
+        from peft import SupertuningConfig
+
+        return SupertuningConfig(
+            **self.common(context),
+            sparsity=self.sparsity,
+            select_top=self.select_top,
+        )
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """That share of each target's weights which is not left out, rounded down."""
+        sizes = architecture.linear_sizes(self.targets)
+        return sum(self.chosen(inputs * outputs) for inputs, outputs in sizes)
+
+    def chosen(self, weights: int) -> int:
+        """The number of trained weights of a matrix with this number of weights."""
+        return int(weights * (1 - self.sparsity))
+
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+        """At least one weight has to be trained."""
+        if all(self.chosen(inputs * outputs) for inputs, outputs in sizes):
+            return None
+        return (
+            f"{self.title}: methods.{self.name}.sparsity = {self.sparsity} leaves nothing to "
+            f"train in {model_type!r}; set it lower"
+        )

@@ -1,0 +1,1 @@
+"""Methods that train an update by its Fourier, wavelet or circulant coefficients."""

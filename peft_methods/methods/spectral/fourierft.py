@@ -1,0 +1,76 @@
+"""FourierFT: updates by a few of their Fourier coefficients (PEFT's)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.peft_method import drawn_seed
+from peft_methods.methods.rates import UNTUNED
+from peft_methods.models.architecture import Architecture
+from peft_methods.models.module_names import has_transposed_weights
+from peft_methods.recipes.schema import Count, Positive
+
+if TYPE_CHECKING:
+    from peft import FourierFTConfig
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class FourierFT(FittedPeftMethod):
+    """`n_frequency` coefficients of each update, times `scaling`, at random places."""
+
+    info = MethodInfo(
+        name="fourierft",
+        title="FourierFT",
+        family="spectral",
+        order=0,
+        paper="Gao et al. 2024, arXiv:2405.03003",
+        citations=("gao2024fourierft",),
+        trained="Fourier coefficients of an update, at random frequencies",
+        about=(
+            "trains a few Fourier coefficients of the update of each chosen matrix, at "
+            "frequencies that are drawn at random."
+        ),
+        aliases=r"fourier[\s_-]?ft",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
+        start_tolerance=None,  # the coefficients start at random, as in the paper
+        learning_rates={
+            "encoder": DefaultRate(
+                6e-2, "PEFT's example, for RoBERTa-base on MRPC, its head's too", head=6e-3
+            ),
+            "decoder": DefaultRate(1e-4, UNTUNED),
+        },
+    )
+
+    n_frequency: Count = 1000
+    scaling: Positive = 150.0
+
+    def config(self, model: nn.Module, context: ApplyContext) -> FourierFTConfig:
+        """The frequencies follow the seed of the run."""
+        from peft import FourierFTConfig
+
+        return FourierFTConfig(
+            **self.common(context),
+            n_frequency=self.n_frequency,
+            scaling=self.scaling,
+            random_loc_seed=drawn_seed(),
+            fan_in_fan_out=has_transposed_weights(model),
+        )
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """The coefficients of each target."""
+        return self.n_frequency * len(architecture.linear_sizes(self.targets))
+
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+        """A matrix has as many frequencies as weights."""
+        return self.above_limit("n_frequency", min(one * other for one, other in sizes), model_type)
+
+    @classmethod
+    def example_settings(cls) -> dict[str, Any]:
+        """Settings that fit the matrices of a tiny model."""
+        return {"n_frequency": 64}

@@ -1,0 +1,71 @@
+"""WaveFT: updates by a few of their wavelet coefficients (PEFT's)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.peft_method import drawn_seed
+from peft_methods.methods.rates import AS_LORA, UNTUNED
+from peft_methods.models.architecture import Architecture
+from peft_methods.models.module_names import has_transposed_weights
+from peft_methods.recipes.schema import Count, Positive
+
+if TYPE_CHECKING:
+    from peft import WaveFTConfig
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveFT(FittedPeftMethod):
+    """`n_frequency` coefficients of each update, times `scaling`, at random places."""
+
+    info = MethodInfo(
+        name="waveft",
+        title="WaveFT",
+        family="spectral",
+        order=1,
+        paper="Bilican et al. 2025, arXiv:2505.12532",
+        citations=("bilican2025waveft",),
+        trained="wavelet coefficients of an update, at random places",
+        about=(
+            "trains a few wavelet coefficients of the update of each chosen matrix, at "
+            "places that are drawn at random."
+        ),
+        aliases=r"wave(let)?[\s_-]?ft",
+        saved_format="peft",
+        needs="linear layers",
+        mergeable=True,
+        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+    )
+
+    n_frequency: Count = 2592
+    scaling: Positive = 25.0
+
+    def config(self, model: nn.Module, context: ApplyContext) -> WaveFTConfig:
+        """The places follow the seed of the run. The coefficients start at zero."""
+        from peft import WaveFTConfig
+
+        return WaveFTConfig(
+            **self.common(context),
+            n_frequency=self.n_frequency,
+            scaling=self.scaling,
+            wavelet_family="db1",
+            random_loc_seed=drawn_seed(),
+            fan_in_fan_out=has_transposed_weights(model),
+        )
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """The coefficients of each target."""
+        return self.n_frequency * len(architecture.linear_sizes(self.targets))
+
+    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+        """A matrix has as many coefficients as weights."""
+        return self.above_limit("n_frequency", min(one * other for one, other in sizes), model_type)
+
+    @classmethod
+    def example_settings(cls) -> dict[str, Any]:
+        """Settings that fit the matrices of a tiny model."""
+        return {"n_frequency": 64}

@@ -1,0 +1,194 @@
+"""What single methods promise: their places, random numbers, and the settings they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from builders import CORE, TASK, run_here, small_runs
+from peft_methods.methods.adapters.modules import Bottleneck, InputKept, ParallelSum
+from peft_methods.methods.adapters.phm import PHMLinear, shared_factors
+from peft_methods.methods.base import ApplyContext, Method
+from peft_methods.methods.registry import METHODS
+from peft_methods.models import loading
+from peft_methods.recipes.schema import ModelSpec
+from peft_methods.utils.errors import OptionError
+
+
+def method_of(name: str, **settings: Any) -> Method:
+    example = METHODS[name].example_settings()
+    return METHODS.create(name, {"learning_rate": 0.01, **example, **settings}, "test")
+
+
+def load(folder: Path) -> loading.LoadedModel:
+    return loading.load(ModelSpec(str(folder)), TASK.head, ("no", "yes"))
+
+
+def applied(folder: Path, method: Method) -> tuple[loading.LoadedModel, nn.Module]:
+    base = load(folder)
+    context = ApplyContext(base.architecture, base.head, TASK.peft_type)
+    return base, method.apply(base.model, context)
+
+
+def trained_names(model: nn.Module) -> list[str]:
+    return [name for name, p in model.named_parameters() if p.requires_grad]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("shira", {"rank": 17}, "rank = 17 is too large for the targets in 'bert'; set it to 16"),
+        ("hra", {"rank": 34}, "rank = 34 is too large .* set it to 32 or less"),
+        ("psoft", {"rank": 33}, "rank = 33 is too large .* set it to 32 or less"),
+        ("deft", {"rank": 33}, "rank = 33 is too large .* set it to 32 or less"),
+        ("fourierft", {"n_frequency": 1025}, "n_frequency = 1025 is too large .* 1024 or less"),
+        ("waveft", {"n_frequency": 1025}, "n_frequency = 1025 is too large .* 1024 or less"),
+        ("oft", {"block_size": 5}, "block_size = 5 does not divide .* set it to a divisor of 32"),
+        ("boft", {"boft_block_size": 5}, "boft_block_size = 5 does not divide"),
+        ("c3a", {"block_size": 48}, "block_size = 48 does not divide"),
+        ("road", {"group_size": 64}, "group_size = 64 does not divide"),
+        ("osf", {"effective_rank": 0.01}, "effective_rank = 0.01 keeps no direction"),
+        ("supertuning", {"sparsity": 1.0}, "sparsity = 1.0 leaves nothing to train"),
+        ("compacter", {"phm_dim": 5}, "phm_dim = 5 does not divide the widths 32 and 8"),
+        ("last_layers", {"share": 0.9}, "share = 0.9 is all layers"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_training(
+    name: str, settings: dict[str, Any], expected: str, tiny_models: dict[str, Path]
+) -> None:
+    import re
+
+    base = load(tiny_models["bert"])
+    reason = method_of(name, **settings).unsupported(base.architecture, "cpu")
+    assert reason is not None
+    assert reason.startswith(METHODS[name].title)
+    assert re.search(expected, reason), reason
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("hra", {"rank": 3}), ("road", {"group_size": 7}), ("osf", {"effective_rank": 1.0})],
+)
+def test_settings_that_fit_no_model_are_refused(name: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(settings))):
+        method_of(name, **settings)
+
+
+@pytest.mark.parametrize("name", ["shira", "fourierft", "waveft"])
+def test_places_follow_the_seed_of_the_run(name: str, tiny_models: dict[str, Path]) -> None:
+    """PEFT's own are the same in every run."""
+    places = []
+    for seed in (3, 3, 4):
+        base = load(tiny_models["bert"])
+        torch.manual_seed(seed)
+        context = ApplyContext(base.architecture, base.head, TASK.peft_type)
+        model = method_of(name).apply(base.model, context)
+        found = [
+            getattr(module, one)["default"].clone()
+            for module in model.modules()
+            for one in ("shira_indices", "indices", "waveft_indices")
+            if hasattr(module, one)
+        ]
+        assert len(found) == 4  # queries and values of two layers
+        places.append(torch.stack(found))
+    assert torch.equal(places[0], places[1])
+    assert not torch.equal(places[0], places[2])
+
+
+def test_butterflies_compile_nothing(tiny_models: dict[str, Path]) -> None:
+    """PEFT would compile a CUDA extension, or warn that it cannot; warnings are errors here."""
+    from peft.tuners.boft import layer
+
+    applied(tiny_models["bert"], method_of("boft"))
+    assert layer._FBD_CUDA is None
+
+
+def test_ia3_peft_is_pefts_default(tiny_models: dict[str, Path]) -> None:
+    from peft import IA3Config, get_peft_model
+
+    _, ours = applied(tiny_models["roberta"], method_of("ia3_peft"))
+    theirs = get_peft_model(load(tiny_models["roberta"]).model, IA3Config(task_type="SEQ_CLS"))
+    sizes = [
+        {n: p.shape for n, p in model.named_parameters() if "ia3_l" in n}
+        for model in (ours, theirs)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+def test_method_that_the_installed_peft_lacks_is_refused(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS["oft"], "added_in", (99, 1))
+    reason = method_of("oft").unsupported(load(tiny_models["bert"]).architecture, "cpu")
+    assert reason is not None
+    assert "OFT needs peft 99.1" in reason
+
+
+def test_last_layers_are_those_next_to_the_head(tiny_models: dict[str, Path]) -> None:
+    base, model = applied(tiny_models["mpnet"], method_of("last_layers"))
+    own = [n for n in trained_names(model) if not n.startswith(base.head)]
+    assert own
+    assert all(".layer.1." in name for name in own)
+
+
+def test_adapter_drop_leaves_out_the_first_layers(tiny_models: dict[str, Path]) -> None:
+    _, model = applied(tiny_models["bert"], method_of("adapter_drop"))
+    layers = {n.split(".layer.")[1][0] for n in trained_names(model) if ".adapter." in n}
+    assert layers == {"1"}
+
+
+def test_map_of_compacter_is_a_sum_of_kronecker_products() -> None:
+    torch.manual_seed(0)
+    factors = shared_factors(4)
+    linear = PHMLinear(12, 8, rank=2, factors=factors)
+    expected = sum(
+        torch.kron(factors[i], linear.left[i] @ linear.right[i]) for i in range(len(factors))
+    )
+    assert isinstance(expected, torch.Tensor)
+    assert torch.allclose(linear.weight(), expected)
+    x = torch.randn(3, 5, 12)
+    assert torch.allclose(linear(x), x @ expected + linear.bias, atol=1e-6)
+
+
+def test_compacter_shares_its_first_factors(tiny_models: dict[str, Path]) -> None:
+    _, model = applied(tiny_models["bert"], method_of("compacter"))
+    assert len([name for name in trained_names(model) if name.endswith("factors")]) == 1
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_parallel_adapter_reads_what_the_block_reads(*, gated: bool) -> None:
+    torch.manual_seed(0)
+    up, gate, down = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 6)
+    adapter = Bottleneck(6, 3, "relu")
+    nn.init.normal_(adapter.up.weight)
+    begin = InputKept(up)
+    end = ParallelSum(down, adapter, begin, 4.0)
+
+    def block(first: nn.Module, last: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        inner = first(x) * gate(x).relu() if gated else first(x).relu()
+        result: torch.Tensor = last(inner)
+        return result
+
+    x = torch.randn(2, 5, 6)
+    expected = block(up, down, x) + 4.0 * adapter(x)
+    assert torch.allclose(block(begin, end, x), expected, atol=1e-6)
+    assert begin.x is None  # it holds no activation afterwards
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in CORE])
+def test_every_trained_weight_moves_and_no_other(
+    name: str, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    (run,) = small_runs(tiny_recipe, name, "budget.epochs=3")
+    record, _ = run_here(run, tmp_path)
+    assert record.status == "ok", record.message
+    evidence = record.evidence
+    assert (evidence.unmoved, evidence.frozen_changed) == ((), ())
+    assert evidence.expected_trainable == record.metrics["method_parameters"]
+    assert evidence.moved_checked > 0
+    assert evidence.frozen_checked > 0
