@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import tokenizers
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -31,6 +30,30 @@ from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.analysis.margin import MARGIN
 from peft_methods.api import PrintableComparison
+from peft_methods.capabilities.tiny import (  # noqa: F401  # tests import all of them from here
+    make_any,
+    make_decoder,
+    make_model,
+    make_seq2seq,
+    words_tokenizer,
+    write_example,
+)
+from peft_methods.capabilities.tiny_configs import (  # noqa: F401
+    BAD,
+    CONFIGS,
+    DECODER,
+    DECODER_ENDS,
+    DECODERS,
+    ENDS,
+    FILLER,
+    GOOD,
+    MORE_CONFIGS,
+    RELATIVE,
+    SEQ2SEQ,
+    SIZES,
+    TINY,
+    VOCABULARY,
+)
 from peft_methods.data import splits, tokenize
 from peft_methods.methods.registry import METHODS
 from peft_methods.methods.selection import chosen_methods
@@ -45,7 +68,6 @@ from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.results import Results
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.runs.store import Store
-from peft_methods.tasks.base import Task
 from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.tasks.registry import TASKS, task_of, with_task
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
@@ -102,82 +124,6 @@ PUBLISHED_LANGUAGE_MODELS = {
 
 # models and data
 
-GOOD = ("good", "great", "fine", "superb")
-BAD = ("bad", "awful", "poor", "dull")
-FILLER = (
-    "the",
-    "film",
-    "was",
-    "a",
-    "and",
-    "its",
-    "story",
-    "actor",
-    "scene",
-    "music",
-    "plot",
-    "very",
-    "so",
-    "end",
-)
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCABULARY = (
-    *SPECIAL,
-    *GOOD,
-    *BAD,
-    *FILLER,
-    *"abcdefghijklmnopqrstuvwxyz",
-    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
-)
-
-TINY = {"vocab_size": len(VOCABULARY), "max_position_embeddings": 64, "pad_token_id": 0}
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
-CONFIGS = {
-    "bert": lambda: transformers.BertConfig(**TINY, **SIZES),
-    "roberta": lambda: transformers.RobertaConfig(**TINY, **SIZES, type_vocab_size=1),
-    "mpnet": lambda: transformers.MPNetConfig(**TINY, **SIZES),
-    "distilbert": lambda: transformers.DistilBertConfig(
-        **TINY, dim=32, n_layers=2, n_heads=2, hidden_dim=64
-    ),
-}
-RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
-ENDS = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
-MORE_CONFIGS = {
-    "electra": lambda: transformers.ElectraConfig(**TINY, **SIZES, embedding_size=16),
-    "albert": lambda: transformers.AlbertConfig(**TINY, **SIZES, embedding_size=16),
-    "deberta": lambda: transformers.DebertaConfig(**TINY, **SIZES, **RELATIVE),
-    "deberta-v2": lambda: transformers.DebertaV2Config(  # the options of v3
-        **TINY,
-        **SIZES,
-        **RELATIVE,
-        position_buckets=8,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        position_biased_input=False,
-    ),
-    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**TINY, **SIZES, type_vocab_size=1),
-    "modernbert": lambda: transformers.ModernBertConfig(**TINY, **SIZES, **ENDS),
-    "fnet": lambda: transformers.FNetConfig(
-        **TINY, hidden_size=32, num_hidden_layers=2, intermediate_size=64
-    ),
-    "longformer": lambda: transformers.LongformerConfig(**TINY, **SIZES, attention_window=[8, 8]),
-    "funnel": lambda: transformers.FunnelConfig(
-        vocab_size=len(VOCABULARY),
-        pad_token_id=0,
-        block_sizes=[1, 1],
-        d_model=32,
-        n_head=2,
-        d_head=16,
-        d_inner=64,
-        architectures=["FunnelBaseModel"],
-    ),
-}
-
 
 def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
     """Return parameters of a test, of which all but the quick ones are marked slow."""
@@ -207,124 +153,6 @@ def sizes_for_tiny_models(name: str) -> list[str]:
     """Return a method's example settings as options; those of the core ones are in the recipe."""
     example = {} if name in CORE else METHODS[name].example_settings()
     return [f"methods.{name}.{key}={value}" for key, value in example.items()]
-
-
-DECODER_SIZES = {**SIZES, "num_key_value_heads": 1}  # two query heads share keys and values
-DECODER_ENDS = {"bos_token_id": 2, "eos_token_id": 3}
-DECODER = {**TINY, **DECODER_SIZES, **DECODER_ENDS}
-DECODERS = {
-    "llama": lambda: transformers.LlamaConfig(**DECODER),
-    "mistral": lambda: transformers.MistralConfig(**DECODER),
-    "qwen2": lambda: transformers.Qwen2Config(**DECODER),
-    "qwen3": lambda: transformers.Qwen3Config(**DECODER, head_dim=8),
-    "smollm3": lambda: transformers.SmolLM3Config(**DECODER),
-    "gemma": lambda: transformers.GemmaConfig(**DECODER, head_dim=8),
-    "gemma2": lambda: transformers.Gemma2Config(**DECODER, head_dim=8),
-    "gemma3_text": lambda: transformers.Gemma3TextConfig(**DECODER, head_dim=8),
-    "phi": lambda: transformers.PhiConfig(**DECODER),
-    "phi3": lambda: transformers.Phi3Config(**DECODER),
-    "gpt2": lambda: transformers.GPT2Config(
-        **TINY, n_embd=32, n_layer=2, n_head=2, n_inner=64, n_positions=64, **DECODER_ENDS
-    ),
-    "gpt_neox": lambda: transformers.GPTNeoXConfig(**TINY, **SIZES, **DECODER_ENDS),
-    "opt": lambda: transformers.OPTConfig(
-        **TINY,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        ffn_dim=64,
-        word_embed_proj_dim=32,
-        **DECODER_ENDS,
-    ),
-}
-SEQ2SEQ_SIZES = {"vocab_size": len(VOCABULARY), "d_model": 32, "pad_token_id": 0}
-T5_SIZES = {"d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "eos_token_id": 3}
-BART_SIZES: dict[str, Any] = {
-    **SEQ2SEQ_SIZES,
-    **DECODER_ENDS,
-    **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
-    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
-    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64),
-    "max_position_embeddings": 64,
-    "decoder_start_token_id": 3,
-}
-SEQ2SEQ: dict[str, Any] = {
-    "t5": lambda: transformers.T5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
-    "mt5": lambda: transformers.MT5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
-    "bart": lambda: transformers.BartConfig(**BART_SIZES),
-    "mbart": lambda: transformers.MBartConfig(**BART_SIZES),
-    "plbart": lambda: transformers.PLBartConfig(**BART_SIZES),
-}
-
-
-def make_decoder(folder: Path, kind: str = "llama", *, padding: bool = True) -> Path:
-    """Write the folder of a causal language model, whose tokenizer may lack a padding token."""
-    torch.manual_seed(7)
-    transformers.AutoModelForCausalLM.from_config(DECODERS[kind]()).save_pretrained(folder)
-    words_tokenizer("[PAD]" if padding else None).save_pretrained(folder)
-    return folder
-
-
-def words_tokenizer(
-    padding: str | None = "[PAD]",
-    *,
-    unknown: str | None = "[UNK]",
-    end: str | None = "[SEP]",
-    vocabulary: Sequence[str] = VOCABULARY,
-    adds_end: bool = False,
-) -> transformers.PreTrainedTokenizerFast:
-    """Return a tokenizer of words as decoders have it, without token types.
-
-    Rows begin with [CLS] and may end with [SEP].
-    """
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece(
-            {word: place for place, word in enumerate(vocabulary)}, unk_token="[UNK]"
-        )
-    )
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]" if adds_end else "[CLS] $A",
-        pair="[CLS] $A [SEP] $B",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        bos_token="[CLS]",
-        eos_token=end,
-        unk_token=unknown,
-        pad_token=padding,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-
-
-def make_seq2seq(folder: Path, kind: str = "t5") -> Path:
-    """Write the folder of an encoder-decoder, whose tokenizer ends every row with its [SEP]."""
-    torch.manual_seed(7)
-    model = transformers.AutoModel.from_config(SEQ2SEQ[kind]())
-    model.save_pretrained(folder)
-    words_tokenizer(adds_end=True).save_pretrained(folder)
-    return folder
-
-
-def make_any(folder: Path, kind: str) -> Path:
-    """Write the model folder of any tiny model: encoder, decoder or encoder-decoder."""
-    if kind in DECODERS:
-        return make_decoder(folder, kind)
-    return make_seq2seq(folder, kind) if kind in SEQ2SEQ else make_model(folder, kind)
-
-
-def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:
-    """Write a model folder in hub layout: config, safetensors and a WordPiece tokenizer."""
-    torch.manual_seed(7)
-    model = transformers.AutoModel.from_config({**CONFIGS, **MORE_CONFIGS}[kind]())
-    if hasattr(model, "pooler") and trained_pooler:
-        pooler = getattr(model.pooler, "dense", model.pooler)
-        nn.init.constant_(pooler.bias, 1e-3)  # an all-zero bias means "never trained"
-    model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
-    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
 
 
 def make_rows(count: int, seed: int = 0) -> list[dict[str, object]]:
@@ -387,19 +215,6 @@ def make_tagged_data(folder: Path, train: int = 120, test: int = 40) -> Path:
         (folder / f"{name}.jsonl").write_text(
             "\n".join(json.dumps(row) for row in part), encoding="utf-8"
         )
-    return folder
-
-
-def write_example(task: Task, folder: Path) -> Path:
-    """Write the task's example data as train.jsonl and test.jsonl."""
-    folder.mkdir(parents=True)
-    columns = task.example_columns(64)
-    rows = [
-        json.dumps(dict(zip(columns, row, strict=True)))
-        for row in zip(*columns.values(), strict=True)
-    ]
-    for name, part in (("train", rows[:44]), ("test", rows[44:])):
-        (folder / f"{name}.jsonl").write_text("\n".join(part), encoding="utf-8")
     return folder
 
 

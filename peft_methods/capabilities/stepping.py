@@ -1,0 +1,78 @@
+"""Trainings whose losses are kept step by step, with each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from peft_methods.capabilities.toy import Trial
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
+from peft_methods.training.engine import EpochResult, NoTrace, PeakStep, Training
+from peft_methods.training.registry import DEFAULT, ENGINES
+from peft_methods.training.trainer import loop
+
+# Without a GPU, captured steps are called directly. Layers are not compiled: that takes longer than
+# all other checks together, and tests of the engine do it.
+TRAINERS: dict[str, type[loop.RunTrainer]] = {
+    DEFAULT: loop.RunTrainer,
+    next(name for name in ENGINES if name != DEFAULT): CudaGraphsTrainer,
+}
+
+
+class Ignoring:
+    """An observer whose events nobody reads."""
+
+    def enter(self, phase: str) -> None:
+        """Do nothing."""
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """Do nothing."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """Do nothing."""
+
+    def record_engine_tensors(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Do nothing."""
+
+    def peak_step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> AbstractContextManager[PeakStep]:
+        """Return callbacks of a step that is not traced."""
+        return nullcontext(NoTrace())
+
+    def measured(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def take_over(self, measured: dict[str, Any]) -> None:
+        """Do nothing."""
+
+
+def train(trial: Trial, work: Path, engine: str = DEFAULT) -> tuple[Training, tuple[float, ...]]:
+    """Train with an engine. Return the result and the loss of each step."""
+    losses: list[float] = []
+
+    class Logged(TRAINERS[engine]):  # type: ignore[misc]  # the class is chosen by name
+        compile_layers = False
+
+        def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+            loss: torch.Tensor = super().training_step(*arguments, **options)
+            losses.append(float(loss))
+            return loss
+
+    work.mkdir(parents=True, exist_ok=True)
+    training = loop.train(trial.job(work), Ignoring(), trainer_class=Logged)
+    return training, tuple(losses)
+
+
+def switch_off_dropout(model: nn.Module) -> bool:
+    """Switch off the dropout of a model, and return whether there was any."""
+    found = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p]
+    for module in found:
+        module.p = 0.0
+    return bool(found)

@@ -1,0 +1,229 @@
+"""What a cell is measured on: a tiny model of its family, and tiny data of its task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import set_seed
+
+from peft_methods.capabilities.cells import Cell
+from peft_methods.capabilities.tiny import make_any, write_example
+from peft_methods.data import splits, tokenize
+from peft_methods.data.facts import TextData, TokenData
+from peft_methods.methods.base import TRAINED, ApplyContext, Method
+from peft_methods.methods.registry import METHODS
+from peft_methods.models import loading
+from peft_methods.models.module_names import in_modules
+from peft_methods.models.parameters import save_trainable
+from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
+from peft_methods.tasks.base import Task
+from peft_methods.tasks.registry import TASKS, with_task
+from peft_methods.training.collate import make_collator
+from peft_methods.training.engine import TrainingJob
+from peft_methods.training.precision import autocast
+from peft_methods.utils.errors import ModelError
+
+RATE = 0.01  # lower rates teach so small a model nothing in a few steps
+BUDGET: dict[str, Any] = {"epochs": 3, "batch_size": 8, "seeds": 1, "schedule": "constant"}
+SIZES: dict[str, Any] = {"train": 32, "validation": 12, "test": 12, "max_length": 12}
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A folder with a tiny model of each family and tiny data of each task."""
+
+    root: Path
+
+    @classmethod
+    def made(cls, root: Path, families: Iterable[str], tasks: Iterable[str]) -> Ground:
+        """Write the models and the data."""
+        ground = cls(root)
+        for family in families:
+            make_any(ground.model(family), family, vivid=True)
+        for task in tasks:
+            write_example(TASKS[task], ground.data(task))
+        return ground
+
+    def model(self, family: str) -> Path:
+        """The folder of a model."""
+        return self.root / "models" / family
+
+    def data(self, task: str) -> Path:
+        """The folder of a task's data."""
+        return self.root / "data" / task
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """Return the recipe that a cell is trained with."""
+        budget = Budget(
+            **BUDGET, precision=cell.precision, gradient_checkpointing=cell.checkpointing
+        )
+        model = ModelSpec(str(self.model(cell.family)))
+        data = DataSpec(str(self.data(cell.task)), **SIZES)
+        return with_task(Recipe("capabilities", model, data, budget, {cell.method: {}}, cell.task))
+
+    def texts(self, cell: Cell) -> TextData:
+        """Return the texts of the cell's task."""
+        return _texts(self.recipe(Cell("", "", cell.task)).data, cell.task)
+
+
+@cache
+def _texts(spec: DataSpec, task: str) -> TextData:
+    return splits.load(spec, TASKS[task])
+
+
+def method_of(cell: Cell, recipe: Recipe) -> Method:
+    """Return the method with the settings of its example, and a rate that teaches a tiny model."""
+    example = METHODS[cell.method].example_settings()
+    default = METHODS[cell.method].defaults(recipe).get("learning_rate", RATE)
+    rates = {"learning_rate": max(RATE, default), "head_learning_rate": RATE}
+    method: Method = METHODS.create(cell.method, {**rates, **example}, "capabilities")
+    return method
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A cell ready to train: its model with the method applied, and its tokens.
+
+    `plain` has the outputs for the test rows before the method was applied, without quantization.
+    """
+
+    cell: Cell
+    recipe: Recipe
+    method: Method
+    base: loading.LoadedModel
+    model: nn.Module
+    tokens: TokenData
+    device: str
+    plain: Tensor
+
+    @property
+    def task(self) -> Task:
+        """The task of the cell."""
+        return TASKS[self.cell.task]
+
+    def batch(self, split: str = "test") -> dict[str, Any]:
+        """Return all rows of a split as one batch."""
+        return batch_of(self.recipe, self.base, getattr(self.tokens, split), self.device)
+
+    def outputs(self) -> Tensor:
+        """Return what the model predicts for the test rows, on the host."""
+        return outputs_of(self.model, self.task, self.batch(), self.cell, self.device)
+
+    def loss(self) -> Tensor:
+        """Return the mean loss of the training rows, with its graph."""
+        with computing(self.cell, self.device):
+            return self.task.loss(self.model, self.batch("train")).mean
+
+    def job(self, work: Path) -> TrainingJob:
+        """Return the job for an engine."""
+        return TrainingJob(
+            model=self.model,
+            method=self.method,
+            data=self.tokens,
+            recipe=self.recipe,
+            tokenizer=self.base.tokenizer,
+            head=self.base.head,
+            seed=SEED,
+            device=self.device,
+            workdir=work,
+        )
+
+
+def computing(cell: Cell, device: str) -> Any:
+    """Context manager for the cell's precision."""
+    return autocast(torch.device(device), cell.precision)
+
+
+def batch_of(recipe: Recipe, base: loading.LoadedModel, rows: Any, device: str) -> dict[str, Any]:
+    """Return these rows as one batch on the device."""
+    batch = make_collator(recipe, base.tokenizer)([rows[row] for row in range(len(rows))])
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def outputs_of(model: nn.Module, task: Task, batch: Any, cell: Cell, device: str) -> Tensor:
+    """Return what a model predicts for a batch, on the host."""
+    model.eval()
+    with torch.no_grad(), computing(cell, device):
+        return task.predict(model, batch).float().cpu()
+
+
+def load(cell: Cell, ground: Ground, device: str, quantization: str | None) -> loading.LoadedModel:
+    """Load the cell's model without its method. Raises `ModelError` if it cannot do the task."""
+    set_seed(SEED)
+    return loading.load(
+        ModelSpec(str(ground.model(cell.family))),
+        TASKS[cell.task].head,
+        ground.texts(cell).facts.label_names,
+        quantization=quantization,
+        precision=cell.precision,
+        device=device,
+    )
+
+
+def tokens_of(cell: Cell, ground: Ground, base: loading.LoadedModel) -> TokenData:
+    """Return the tokens of the cell's data."""
+    recipe = ground.recipe(cell)
+    return tokenize.tokenize(ground.texts(cell), base.tokenizer, recipe.data, TASKS[cell.task])
+
+
+def unsupported(cell: Cell, ground: Ground, device: str) -> str | None:
+    """Return why the method cannot train the family on the task, by its own word, or None."""
+    try:
+        base = load(cell, ground, device, None)
+    except ModelError as error:
+        return str(error)
+    return method_of(cell, ground.recipe(cell)).unsupported(base.architecture, device)
+
+
+def build(cell: Cell, ground: Ground, device: str, work: Path) -> Trial:
+    """Load the cell's model and apply its method, the same way each time."""
+    recipe = ground.recipe(cell)
+    method = method_of(cell, recipe)
+    base = load(cell, ground, device, method.info.quantization)
+    tokens = tokens_of(cell, ground, base)
+    plain = base
+    if method.info.quantization is not None:
+        plain = load(cell, ground, device, None)
+        _copy_head(plain, base)
+    batch = batch_of(recipe, base, tokens.test, device)
+    before = outputs_of(plain.model, TASKS[cell.task], batch, cell, device)
+    folders = _prerequisites(cell, method, ground, device, work)
+    set_seed(SEED)
+    context = ApplyContext(base.architecture, base.head, TASKS[cell.task].peft_type, folders)
+    model = method.apply(base.model, context)
+    return Trial(cell, recipe, method, base, model, tokens, device, before)
+
+
+def _copy_head(source: loading.LoadedModel, target: loading.LoadedModel) -> None:
+    weights = {n: p for n, p in source.model.named_parameters() if in_modules(n, source.head)}
+    with torch.no_grad():
+        for name, parameter in target.model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+
+
+def _prerequisites(
+    cell: Cell, method: Method, ground: Ground, device: str, work: Path
+) -> tuple[Path, ...]:
+    """Save a model for each prerequisite run, with weights that change the outputs."""
+    folders = []
+    for number, (_, earlier) in enumerate(method.prerequisites(ground.recipe(cell))):
+        base = load(cell, ground, device, earlier.info.quantization)
+        context = ApplyContext(base.architecture, base.head, TASKS[cell.task].peft_type)
+        model = earlier.apply(base.model, context)
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad and not in_modules(name, base.head):
+                    parameter.normal_(std=0.1)
+        folders.append(work / f"prerequisite{number}")
+        folders[-1].mkdir(parents=True, exist_ok=True)
+        save_trainable(model, folders[-1] / TRAINED)
+    return tuple(folders)
