@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Status = Literal["passed", "failed", "unsupported"]
@@ -80,6 +80,26 @@ class Result:
         if self.reason:
             return "unsupported"
         return "failed" if self.failed or not self.passed else "passed"
+
+    @property
+    def waits_for_reload(self) -> bool:
+        """Whether the trained model was saved, for another process to load."""
+        return RELOAD in self.passed
+
+    def with_reload(self, problem: str) -> Result:
+        """Return the result with what the other process has found, empty if nothing is wrong."""
+        if not problem:
+            return self
+        passed = tuple(name for name in self.passed if name != RELOAD)
+        return replace(self, passed=passed, failed={**self.failed, RELOAD: problem})
+
+    def without(self, folder: str) -> Result:
+        """Return the result with shorter names of files in this folder."""
+        failed, unneeded = (
+            {check: reason.replace(folder, "…") for check, reason in reasons.items()}
+            for reasons in (self.failed, self.unneeded)
+        )
+        return replace(self, failed=failed, unneeded=unneeded)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is stored, without empty values."""

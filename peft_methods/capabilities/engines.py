@@ -19,8 +19,8 @@ Losses = tuple[float, ...]
 def measure_engines(cell: Cell, ground: Ground, work: Path, device: str) -> Result:
     """Make only the check that the engines agree."""
     started, found = time.perf_counter(), Findings()
-    if reason := unsupported(cell, ground, device):
-        return Result(reason=reason)
+    if refused := unsupported(cell, ground, device):
+        return refused
     check_engines(found, cell, ground, device, work=work)
     return found.result(started)
 

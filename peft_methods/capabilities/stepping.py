@@ -56,8 +56,9 @@ class Ignoring:
 def train(trial: Trial, work: Path, engine: str = DEFAULT) -> tuple[Training, tuple[float, ...]]:
     """Train with an engine. Return the result and the loss of each step."""
     losses: list[float] = []
+    trainer: Any = TRAINERS[engine]
 
-    class Logged(TRAINERS[engine]):  # type: ignore[misc]  # the class is chosen by name
+    class Logged(trainer):
         compile_layers = False
 
         def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from transformers import set_seed
 
-from peft_methods.capabilities.cells import Cell
+from peft_methods.capabilities.cells import Cell, Result
 from peft_methods.capabilities.tiny import make_any, write_example
 from peft_methods.data import splits, tokenize
 from peft_methods.data.facts import TextData, TokenData
 from peft_methods.methods.base import TRAINED, ApplyContext, Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
+from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import save_trainable
 from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
@@ -27,7 +28,7 @@ from peft_methods.tasks.registry import TASKS, with_task
 from peft_methods.training.collate import make_collator
 from peft_methods.training.engine import TrainingJob
 from peft_methods.training.precision import autocast
-from peft_methods.utils.errors import ModelError
+from peft_methods.utils.errors import ModelError, first_line
 
 RATE = 0.01  # lower rates teach so small a model nothing in a few steps
 BUDGET: dict[str, Any] = {"epochs": 3, "batch_size": 8, "seeds": 1, "schedule": "constant"}
@@ -173,13 +174,27 @@ def tokens_of(cell: Cell, ground: Ground, base: loading.LoadedModel) -> TokenDat
     return tokenize.tokenize(ground.texts(cell), base.tokenizer, recipe.data, TASKS[cell.task])
 
 
-def unsupported(cell: Cell, ground: Ground, device: str) -> str | None:
-    """Return why the method cannot train the family on the task, by its own word, or None."""
+def architecture_or_reason(cell: Cell, ground: Ground) -> Architecture | str:
+    """Return the architecture of the cell's model, or why it cannot do the task."""
     try:
-        base = load(cell, ground, device, None)
+        return load(cell, ground, "cpu", None).architecture
     except ModelError as error:
-        return str(error)
-    return method_of(cell, ground.recipe(cell)).unsupported(base.architecture, device)
+        return str(error).replace(repr(str(ground.model(cell.family))), "this")
+
+
+def unsupported(cell: Cell, ground: Ground, device: str) -> Result | None:
+    """Return why the method cannot train the family on the task, by its own word, or None.
+
+    A method that cannot even be asked has failed.
+    """
+    found = architecture_or_reason(cell, ground)
+    if isinstance(found, str):
+        return Result(reason=found)
+    try:
+        reason = method_of(cell, ground.recipe(cell)).unsupported(found, device)
+    except Exception as error:  # of any package's method
+        return Result(failed={"count": first_line(error)})
+    return None if reason is None else Result(reason=reason)
 
 
 def build(cell: Cell, ground: Ground, device: str, work: Path) -> Trial:

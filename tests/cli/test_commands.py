@@ -17,7 +17,7 @@ from peft_methods.recipes.loading import load_recipe, shipped_recipes
 from peft_methods.report.text.explanation import explanation
 from peft_methods.utils.cache import cache_folder, cache_notice
 
-COMMANDS = ("run", "report", "audit", "explain", "recipes", "methods", "cache")
+COMMANDS = ("run", "report", "audit", "explain", "recipes", "methods", "capabilities", "cache")
 
 
 def exit_code(*arguments: str) -> int:
