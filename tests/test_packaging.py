@@ -38,7 +38,7 @@ def test_recipes_are_resources_of_the_package() -> None:
 
 def test_data_files_are_of_the_expected_kinds() -> None:
     kinds = {Path(name).suffix or Path(name).name for name in DATA_FILES}
-    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib", ".ini", ".typed"}
+    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib", ".ini", ".json", ".typed"}
 
 
 def pinned(name: str) -> dict[str, Version]:

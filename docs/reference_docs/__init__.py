@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from reference_docs import commands, fields, models, options, python_api, tables
+from reference_docs import capabilities, commands, fields, models, options, python_api, tables
 
 GENERATORS: dict[str, Callable[[], str]] = {
+    "capabilities": capabilities.matrix,
+    "capability-checks": capabilities.checks,
     "checks": tables.checks,
     "commands": commands.commands,
     "csv-columns": fields.csv_columns,

@@ -18,6 +18,7 @@ class Family:
     name: str
     title: str
     main_task: str = DEFAULT_TASK
+    is_encoder: bool = True
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -32,14 +33,14 @@ FAMILIES: Mapping[str, Family] = {
         Family("albert", "ALBERT"),
         Family("modernbert", "ModernBERT"),
         Family("xlm-roberta", "XLM-R"),
-        Family("llama", "Llama", WRITING),
-        Family("qwen2", "Qwen2", WRITING),
-        Family("qwen3", "Qwen3", WRITING),
-        Family("gemma3_text", "Gemma 3", WRITING),
-        Family("gpt2", "GPT-2", WRITING),
-        Family("opt", "OPT", WRITING),
-        Family("mistral", "Mistral", WRITING),
-        Family("t5", "T5"),
+        Family("llama", "Llama", WRITING, is_encoder=False),
+        Family("qwen2", "Qwen2", WRITING, is_encoder=False),
+        Family("qwen3", "Qwen3", WRITING, is_encoder=False),
+        Family("gemma3_text", "Gemma 3", WRITING, is_encoder=False),
+        Family("gpt2", "GPT-2", WRITING, is_encoder=False),
+        Family("opt", "OPT", WRITING, is_encoder=False),
+        Family("mistral", "Mistral", WRITING, is_encoder=False),
+        Family("t5", "T5", is_encoder=False),
     )
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,9 +93,3 @@ def _row(cell: Cell) -> Row:
 
 def _cell(row: Row) -> Cell:
     return Cell.named("/".join(row))
-
-
-def sample(cells: Sequence[Cell], count: int, seed: str) -> list[Cell]:
-    """Return some of the cells, drawn by a seed such as a commit's hash."""
-    drawn = random.Random(seed).sample(sorted(cells), min(count, len(cells)))
-    return sorted(drawn, key=lambda cell: (cell.family, cell.task))

@@ -17,6 +17,7 @@ from peft_methods.capabilities.processes import Job, Measuring
 from peft_methods.capabilities.selection import Selection
 from peft_methods.capabilities.toy import Ground
 from peft_methods.profiling.environment import check_device, describe
+from peft_methods.runs.prepare import set_up_process
 from peft_methods.tasks.registry import TASKS
 
 Report = Callable[[str], None]
@@ -52,6 +53,7 @@ class Session:
         check_device(self.options.device)
         started = time.monotonic()
         matrix = self._stored()
+        set_up_process(1)
         with tempfile.TemporaryDirectory(prefix="peft-capabilities-") as root:
             families = self.selection.families or tuple(FAMILIES)
             ground = Ground.made(Path(root), families, TASKS)
@@ -102,8 +104,8 @@ class Session:
         measuring = Measuring(job, min(self.options.workers, len(cells)), ends)
         began, done = time.monotonic(), 0
         try:
-            for done, (cell, result) in enumerate(measuring.results(cells), 1):
-                result = result.without(str(job.root))
+            for done, (cell, found) in enumerate(measuring.results(cells), 1):
+                result = found.without(str(job.root))
                 matrix.results[cell] = replace(result, key=key_of(cell))
                 matrix.write(self.path)
                 left = (time.monotonic() - began) / done * (len(cells) - done)
