@@ -77,9 +77,9 @@ class Result:
     @property
     def status(self) -> Status:
         """Whether the combination is supported, and all its checks passed."""
-        if self.reason:
-            return "unsupported"
-        return "failed" if self.failed or not self.passed else "passed"
+        if self.failed:
+            return "failed"
+        return "passed" if self.passed else "unsupported"
 
     @property
     def waits_for_reload(self) -> bool:

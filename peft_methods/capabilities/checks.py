@@ -14,11 +14,10 @@ from peft_methods.capabilities.cells import ROUNDING, Cell, Result
 from peft_methods.capabilities.engines import check_engines
 from peft_methods.capabilities.findings import Broken, Findings, Unneeded, some
 from peft_methods.capabilities.stepping import train
-from peft_methods.capabilities.toy import SEED, Ground, Trial, build, outputs_of, unsupported
+from peft_methods.capabilities.toy import SEED, Ground, Trial, build, plain_outputs, unsupported
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import count_parameters
 from peft_methods.runs.export import save_trained
-from peft_methods.runs.spec import RunSpec
 from peft_methods.training import weight_checks
 from peft_methods.training.activation_checkpointing import checkpointing, layers_of
 from peft_methods.training.evidence import Evidence
@@ -39,7 +38,7 @@ def measure(cell: Cell, ground: Ground, work: Path, saved: Path, device: str = "
     if trial is None:
         return found.result(started)
     with found.check("start"):
-        _check_start(trial)
+        _check_start(trial, ground)
     losses: tuple[float, ...] = ()
     with found.check("trains"):
         (work / "first").mkdir(parents=True, exist_ok=True)
@@ -70,7 +69,7 @@ def measure(cell: Cell, ground: Ground, work: Path, saved: Path, device: str = "
 
 def _check_count(trial: Trial) -> None:
     counted = count_parameters(trial.model, trial.base.head)
-    expected = trial.method.expected_trainable(trial.base.architecture)
+    expected = trial.run.method.expected_trainable(trial.base.architecture)
     if expected is None:
         raise Unneeded("the method has no closed form for this model")
     if counted.method != expected:
@@ -82,11 +81,11 @@ def _check_count(trial: Trial) -> None:
         )
 
 
-def _check_start(trial: Trial) -> None:
-    tolerance = trial.method.info.start_tolerance
+def _check_start(trial: Trial, ground: Ground) -> None:
+    tolerance = trial.run.method.info.start_tolerance
     if tolerance is None:
         raise Unneeded("the method promises nothing about its start")
-    _compare(trial.outputs(), trial.plain, trial.cell, tolerance)
+    _compare(trial.outputs(), plain_outputs(trial, ground), trial.cell, tolerance)
 
 
 def _compare(now: Tensor, before: Tensor, cell: Cell, tolerance: float = 0.0) -> None:
@@ -114,7 +113,7 @@ def _evidence(trial: Trial, before: weight_checks.StateBefore, decay: float) -> 
         decay=decay,
         architecture=trial.base.architecture,
         head=trial.base.head,
-        method=trial.method,
+        method=trial.run.method,
     )
 
 
@@ -172,7 +171,7 @@ def _gradients(trial: Trial, *, on: bool) -> dict[str, Tensor]:
 
 
 def _check_repeat(trial: Trial, losses: tuple[float, ...], ground: Ground, work: Path) -> None:
-    again = build(trial.cell, ground, trial.device, work)
+    again = build(trial.cell, ground, trial.run.device, work)
     _, repeated = train(again, work)
     if repeated != losses:
         step = next(i for i, (a, b) in enumerate(zip(losses, repeated, strict=True)) if a != b)
@@ -184,18 +183,16 @@ def _check_repeat(trial: Trial, losses: tuple[float, ...], ground: Ground, work:
 
 
 def _save(trial: Trial, outputs: Tensor, folder: Path) -> None:
-    run = RunSpec(trial.recipe, trial.method, SEED, trial.device)
-    save_trained(trial.model, run, trial.base, folder)
+    save_trained(trial.model, trial.run, trial.base, folder)
     np.save(folder / OUTPUTS, outputs.numpy())
 
 
 def _check_merge(trial: Trial, outputs: Tensor) -> None:
-    merged: Any = trial.method.merge(trial.model)
-    if not trial.method.info.mergeable:
+    merged: Any = trial.run.method.merge(trial.model)
+    if not trial.run.method.info.mergeable:
         if merged is not None:
             raise Broken("the method was merged, and says that it cannot be")
         raise Unneeded("the method cannot be merged")
     if merged is None:
         raise Broken("the method was not merged, and says that it can be")
-    batch = trial.batch()
-    _compare(outputs_of(merged, trial.task, batch, trial.cell, trial.device), outputs, trial.cell)
+    _compare(trial.outputs(merged), outputs, trial.cell)

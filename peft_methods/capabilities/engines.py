@@ -10,6 +10,8 @@ from peft_methods.capabilities.cells import ROUNDING, Cell, Result
 from peft_methods.capabilities.findings import Broken, Findings, Unneeded
 from peft_methods.capabilities.stepping import TRAINERS, switch_off_dropout, train
 from peft_methods.capabilities.toy import Ground, build, unsupported
+from peft_methods.runs.fitting_engine import with_fitting_engine
+from peft_methods.runs.run_paths import RunPaths
 from peft_methods.training.registry import DEFAULT, ENGINES
 from peft_methods.utils.errors import EngineUnfit
 
@@ -36,9 +38,10 @@ def check_engines(
     with found.check("engines"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*AccumulateGrad.*")  # torch's, of captured steps
         for name in (name for name in TRAINERS if name != DEFAULT):
-            trial = build(cell, ground, device, work / name)
-            if problem := ENGINES[name].unsupported(trial.base.model.config, trial.recipe.budget):
-                raise Unneeded(problem)
+            trial = build(cell, ground, device, work / name, name)
+            fitting, paths = with_fitting_engine(trial.run, RunPaths(work))
+            if fitting.engine != name:
+                raise Unneeded(paths.engine_note)
             had_dropout = switch_off_dropout(trial.model)
             try:
                 _, losses = train(trial, work / name, name)

@@ -11,7 +11,6 @@ from peft_methods.capabilities.cells import Cell
 from peft_methods.capabilities.checks import OUTPUTS
 from peft_methods.capabilities.toy import Ground, batch_of, load, outputs_of, tokens_of
 from peft_methods.runs.export import load_trained
-from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import first_line
 
 
@@ -19,12 +18,12 @@ def difference(cell: Cell, ground: Ground, saved: Path, device: str) -> str:
     """Load a saved model and return what is wrong with its predictions; empty if nothing is."""
     try:
         expected = torch.from_numpy(np.load(saved / OUTPUTS))
-        base = load(cell, ground, device, None)
+        base = load(cell, ground, device)
         tokens = tokens_of(cell, ground, base)
         torch.manual_seed(1)  # other weights than in the training are drawn anew
         model = load_trained(saved, device=device)
         batch = batch_of(ground.recipe(cell), base, tokens.test, device)
-        outputs = outputs_of(model, TASKS[cell.task], batch, cell, device)
+        outputs = outputs_of(model, batch, cell, device)
     except Exception as error:  # of any library
         return first_line(error)
     if torch.equal(outputs, expected):

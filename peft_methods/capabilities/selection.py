@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from peft_methods.capabilities.cells import Cell
 from peft_methods.capabilities.families import FAMILIES, family_named
 from peft_methods.methods.registry import METHODS
+from peft_methods.methods.selection import methods_named
 from peft_methods.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Methods, families and tasks; empty: all. Raises `OptionError` for an unknown name."""
+    """Methods, families and tasks; empty: all. Raises `OptionError` for an unknown name.
+
+    Methods may be given as families of methods or as patterns, too.
+    """
 
     methods: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for method in self.methods:
-            METHODS[method]
+        methods = tuple(name for word in self.methods for name in methods_named(word))
+        object.__setattr__(self, "methods", methods)
         for family in self.families:
             family_named(family)
         for task in self.tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,18 +17,23 @@ from peft_methods.capabilities.cells import Cell, Result
 from peft_methods.capabilities.tiny import make_any, write_example
 from peft_methods.data import splits, tokenize
 from peft_methods.data.facts import TextData, TokenData
-from peft_methods.methods.base import TRAINED, ApplyContext, Method
+from peft_methods.data.token_rows import TokenRows
+from peft_methods.methods.base import TRAINED, Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import save_trainable
 from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
+from peft_methods.runs.placement import model_of
+from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS, with_task
 from peft_methods.training.collate import make_collator
 from peft_methods.training.engine import TrainingJob
 from peft_methods.training.precision import autocast
+from peft_methods.training.registry import DEFAULT
 from peft_methods.utils.errors import ModelError, first_line
 
 RATE = 0.01  # lower rates teach so small a model nothing in a few steps
@@ -90,72 +96,66 @@ def method_of(cell: Cell, recipe: Recipe) -> Method:
 
 @dataclass(frozen=True)
 class Trial:
-    """A cell ready to train: its model with the method applied, and its tokens.
-
-    `plain` has the outputs for the test rows before the method was applied, without quantization.
-    """
+    """A cell ready to train: its model with the method applied, and its tokens."""
 
     cell: Cell
-    recipe: Recipe
-    method: Method
+    run: RunSpec
     base: loading.LoadedModel
     model: nn.Module
     tokens: TokenData
-    device: str
-    plain: Tensor
 
     @property
     def task(self) -> Task:
         """The task of the cell."""
         return TASKS[self.cell.task]
 
-    def batch(self, split: str = "test") -> dict[str, Any]:
-        """Return all rows of a split as one batch."""
-        return batch_of(self.recipe, self.base, getattr(self.tokens, split), self.device)
-
-    def outputs(self) -> Tensor:
-        """Return what the model predicts for the test rows, on the host."""
-        return outputs_of(self.model, self.task, self.batch(), self.cell, self.device)
+    def outputs(self, model: nn.Module | None = None) -> Tensor:
+        """Return what the model, or another one, predicts for the test rows, on the host."""
+        batch = batch_of(self.run.recipe, self.base, self.tokens.test, self.run.device)
+        return outputs_of(model or self.model, batch, self.cell, self.run.device)
 
     def loss(self) -> Tensor:
         """Return the mean loss of the training rows, with its graph."""
-        with computing(self.cell, self.device):
-            return self.task.loss(self.model, self.batch("train")).mean
+        batch = batch_of(self.run.recipe, self.base, self.tokens.train, self.run.device)
+        with computing(self.cell, self.run.device):
+            return self.task.loss(self.model, batch).mean
 
     def job(self, work: Path) -> TrainingJob:
         """Return the job for an engine."""
         return TrainingJob(
             model=self.model,
-            method=self.method,
+            method=self.run.method,
             data=self.tokens,
-            recipe=self.recipe,
+            recipe=self.run.recipe,
             tokenizer=self.base.tokenizer,
             head=self.base.head,
             seed=SEED,
-            device=self.device,
+            device=self.run.device,
             workdir=work,
         )
 
 
-def computing(cell: Cell, device: str) -> Any:
+def computing(cell: Cell, device: str) -> AbstractContextManager[Any]:
     """Context manager for the cell's precision."""
     return autocast(torch.device(device), cell.precision)
 
 
-def batch_of(recipe: Recipe, base: loading.LoadedModel, rows: Any, device: str) -> dict[str, Any]:
+def batch_of(
+    recipe: Recipe, base: loading.LoadedModel, rows: TokenRows, device: str
+) -> dict[str, Any]:
     """Return these rows as one batch on the device."""
     batch = make_collator(recipe, base.tokenizer)([rows[row] for row in range(len(rows))])
     return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
-def outputs_of(model: nn.Module, task: Task, batch: Any, cell: Cell, device: str) -> Tensor:
+def outputs_of(model: nn.Module, batch: dict[str, Any], cell: Cell, device: str) -> Tensor:
     """Return what a model predicts for a batch, on the host."""
     model.eval()
     with torch.no_grad(), computing(cell, device):
-        return task.predict(model, batch).float().cpu()
+        return TASKS[cell.task].predict(model, batch).float().cpu()
 
 
-def load(cell: Cell, ground: Ground, device: str, quantization: str | None) -> loading.LoadedModel:
+def load(cell: Cell, ground: Ground, device: str, quantization: Any = None) -> loading.LoadedModel:
     """Load the cell's model without its method. Raises `ModelError` if it cannot do the task."""
     set_seed(SEED)
     return loading.load(
@@ -177,7 +177,7 @@ def tokens_of(cell: Cell, ground: Ground, base: loading.LoadedModel) -> TokenDat
 def architecture_or_reason(cell: Cell, ground: Ground) -> Architecture | str:
     """Return the architecture of the cell's model, or why it cannot do the task."""
     try:
-        return load(cell, ground, "cpu", None).architecture
+        return load(cell, ground, "cpu").architecture
     except ModelError as error:
         return str(error).replace(repr(str(ground.model(cell.family))), "this")
 
@@ -197,31 +197,27 @@ def unsupported(cell: Cell, ground: Ground, device: str) -> Result | None:
     return None if reason is None else Result(reason=reason)
 
 
-def build(cell: Cell, ground: Ground, device: str, work: Path) -> Trial:
-    """Load the cell's model and apply its method, the same way each time."""
+def build(cell: Cell, ground: Ground, device: str, work: Path, engine: str = DEFAULT) -> Trial:
+    """Load the cell's model and apply its method, as a run does; the same way each time."""
     recipe = ground.recipe(cell)
-    method = method_of(cell, recipe)
-    base = load(cell, ground, device, method.info.quantization)
-    tokens = tokens_of(cell, ground, base)
-    plain = base
-    if method.info.quantization is not None:
-        plain = load(cell, ground, device, None)
-        _copy_head(plain, base)
-    batch = batch_of(recipe, base, tokens.test, device)
-    before = outputs_of(plain.model, TASKS[cell.task], batch, cell, device)
-    folders = _prerequisites(cell, method, ground, device, work)
-    set_seed(SEED)
-    context = ApplyContext(base.architecture, base.head, TASKS[cell.task].peft_type, folders)
-    model = method.apply(base.model, context)
-    return Trial(cell, recipe, method, base, model, tokens, device, before)
+    run = RunSpec(recipe, method_of(cell, recipe), SEED, device, engine)
+    paths = RunPaths(work, _prerequisites(cell, run.method, ground, device, work))
+    base, model = model_of(run, paths, ground.texts(cell), None)
+    return Trial(cell, run, base, model, tokens_of(cell, ground, base))
 
 
-def _copy_head(source: loading.LoadedModel, target: loading.LoadedModel) -> None:
-    weights = {n: p for n, p in source.model.named_parameters() if in_modules(n, source.head)}
-    with torch.no_grad():
-        for name, parameter in target.model.named_parameters():
-            if name in weights:
-                parameter.copy_(weights[name])
+def plain_outputs(trial: Trial, ground: Ground) -> Tensor:
+    """Return what the base model predicts without the method and without quantization."""
+    device, quantization = trial.run.device, trial.run.method.info.quantization
+    plain = load(trial.cell, ground, device)
+    if quantization is not None:
+        source = load(trial.cell, ground, device, quantization)  # has the head of the trial
+        weights = dict(source.model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in plain.model.named_parameters():
+                if in_modules(name, plain.head):
+                    parameter.copy_(weights[name])
+    return trial.outputs(plain.model)
 
 
 def _prerequisites(
@@ -230,9 +226,8 @@ def _prerequisites(
     """Save a model for each prerequisite run, with weights that change the outputs."""
     folders = []
     for number, (_, earlier) in enumerate(method.prerequisites(ground.recipe(cell))):
-        base = load(cell, ground, device, earlier.info.quantization)
-        context = ApplyContext(base.architecture, base.head, TASKS[cell.task].peft_type)
-        model = earlier.apply(base.model, context)
+        run = RunSpec(ground.recipe(cell), earlier, SEED, device)
+        base, model = model_of(run, RunPaths(work), ground.texts(cell), None)
         torch.manual_seed(number)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

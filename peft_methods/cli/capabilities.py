@@ -28,8 +28,8 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         description="Show which method trains which family of models, on which task and in which "
         "precision. Each combination was trained for a few steps on a tiny model, and passed or "
         "failed its checks. `capabilities run` measures it here; interrupted, it goes on where it "
-        "was. Exit code: 0, 1 if a check fails, 2 for a damaged or missing file, or 4 for an "
-        "unknown name.",
+        "was. Exit code: 0, 1 if a check of `run` fails, 2 for a damaged or missing file, or 4 for "
+        "an unknown name.",
     )
     command.add_argument(
         "action",
@@ -38,7 +38,7 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         choices=["show", "run"],
         help="show (the default) or run",
     )
-    command.add_argument("--method", help="only these methods", **NAMES)
+    command.add_argument("--method", help="only these methods, by name, family or pattern", **NAMES)
     command.add_argument("--family", help="only these families of models, e.g. bert,llama", **NAMES)
     command.add_argument("--task", help="only these tasks", **NAMES)
     command.add_argument(

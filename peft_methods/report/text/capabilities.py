@@ -104,12 +104,13 @@ class View:
         ]
 
     def reasons(self) -> list[str]:
-        """Return the reasons why combinations are not supported, with equal ones together."""
+        """Return why combinations are not supported, or by one engine alone; equal ones once."""
         found: dict[str, list[str]] = {}
-        for cell, result in self.results.items():
-            if result.reason:
-                names = found.setdefault(result.reason, [])
-                names.append(f"{cell.method} on {cell.family}")
+        engines = {} if self.engines is None else self.engines.results
+        for cell, result in [*self.results.items(), *engines.items()]:
+            reason = result.reason or result.unneeded.get("engines")
+            if reason and self.selection.has(cell):
+                found.setdefault(reason, []).append(f"{cell.method} on {cell.family}")
         return [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in found.items()]
 
     def environment(self) -> str:
