@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peft_methods.capabilities.selection import Selection
 
 FOLDER = Path(".peft/capabilities")  # where a matrix that is measured here is kept
+INTERRUPTED = 2  # the exit code, as pytest's
 NAMES: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
 MORE = "`peft-methods capabilities --method NAME` shows why a combination is not supported."
 
@@ -28,8 +29,8 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         description="Show which method trains which family of models, on which task and in which "
         "precision. Each combination was trained for a few steps on a tiny model, and passed or "
         "failed its checks. `capabilities run` measures it here; interrupted, it goes on where it "
-        "was. Exit code: 0, 1 if a check of `run` fails, 2 for a damaged or missing file, or 4 for "
-        "an unknown name.",
+        "was. Exit code: 0, 1 if a check of `run` fails, 2 for a damaged or missing file and "
+        "after Ctrl-C, or 4 for an unknown name.",
     )
     command.add_argument(
         "action",
@@ -126,5 +127,9 @@ def _run(arguments: argparse.Namespace, selection: Selection, file: Path | None)
     session = Session(
         selection, options, path, lambda line: print(line, file=sys.stderr, flush=True)
     )
-    matrix = session.run()
+    try:
+        matrix = session.run()
+    except KeyboardInterrupt:
+        print(f"interrupted: the same command goes on from what is in {path}", file=sys.stderr)
+        return INTERRUPTED
     return int(_print(matrix, selection))

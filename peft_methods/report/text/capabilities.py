@@ -105,13 +105,18 @@ class View:
 
     def reasons(self) -> list[str]:
         """Return why combinations are not supported, or by one engine alone; equal ones once."""
-        found: dict[str, list[str]] = {}
+        found: dict[str, dict[str, list[str]]] = {}
         engines = {} if self.engines is None else self.engines.results
         for cell, result in [*self.results.items(), *engines.items()]:
             reason = result.reason or result.unneeded.get("engines")
             if reason and self.selection.has(cell):
-                found.setdefault(reason, []).append(f"{cell.method} on {cell.family}")
-        return [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in found.items()]
+                families = found.setdefault(reason, {}).setdefault(cell.method, [])
+                families.append(cell.family)
+        return [
+            "; ".join(f"{one} on {', '.join(dict.fromkeys(own))}" for one, own in methods.items())
+            + f": {reason}"
+            for reason, methods in found.items()
+        ]
 
     def environment(self) -> str:
         """Return where and with which versions the matrix was measured."""
