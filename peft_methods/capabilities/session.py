@@ -93,10 +93,17 @@ class Session:
         for cell, result in planned.items():
             if result is not None:
                 matrix.results[cell] = replace(result, key=key_of(cell))
-            elif self.options.fresh or cell not in matrix.results:
+            elif self.options.fresh or not self._is_known(matrix.results.get(cell)):
                 matrix.results.pop(cell, None)
                 left.append(cell)
         return left
+
+    def _is_known(self, stored: Result | None) -> bool:
+        """Whether a stored result has the checks that are wanted."""
+        if stored is None or self.options.only_engines:
+            return stored is not None
+        checks = {*stored.passed, *stored.failed, *stored.unneeded}
+        return bool(stored.reason) or checks != {"engines"}
 
     def _measure(self, job: Job, cells: list[Cell], matrix: Matrix, started: float) -> None:
         limit = self.options.limit

@@ -83,7 +83,9 @@ def _show(selection: Selection, file: Path | None) -> int:
     paths = [file] if file else [own] if own.exists() else shipped()[:1]
     if not paths:
         raise MatrixError(f"no matrix has been measured yet. `{COMMAND}` does it.")
-    engines = [path for path in (*FOLDER.glob("*.json"), *shipped()) if path.stem != "cpu"]
+    engines = [
+        path for path in (*FOLDER.glob("*.json"), *shipped()) if not path.stem.startswith("cpu")
+    ]
     gpu = Matrix.read(engines[0]) if engines and file is None else None
     matrix = Matrix.read(paths[0])
     _print(matrix, selection, gpu)
@@ -123,7 +125,8 @@ def _run(arguments: argparse.Namespace, selection: Selection, file: Path | None)
         arguments.fresh,
         parse_timeout(arguments.limit, "--limit"),
     )
-    path = file or FOLDER / f"{arguments.device}.json"
+    alone = "-engines" if arguments.only_engine and arguments.device == "cpu" else ""
+    path = file or FOLDER / f"{arguments.device}{alone}.json"
     session = Session(
         selection, options, path, lambda line: print(line, file=sys.stderr, flush=True)
     )

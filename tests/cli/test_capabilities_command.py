@@ -160,6 +160,9 @@ def test_known_results_are_not_measured_again(
     ]
     path, said = tmp_path / "cpu.json", list[str]()
     Matrix({}, {cell: Result(("count",), key=key_of(cell)) for cell in cells}).write(path)
+    whole = session.Session(Selection(), session.Options(), path, said.append)
+    assert whole._is_known(Result(("count",)))
+    assert not whole._is_known(Result(("engines",))), "the other checks are missing"
     monkeypatch.setattr(session, "Measuring", None)  # no process may be needed
     selection = Selection(("lora",), ("bert",), ("text_classification",))
     found = session.Session(selection, session.Options(), path, said.append).run()
