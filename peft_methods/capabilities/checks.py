@@ -40,13 +40,14 @@ def measure(cell: Cell, ground: Ground, work: Path, saved: Path, device: str = "
     with found.check("start"):
         _check_start(trial, ground)
     losses: tuple[float, ...] = ()
+    evidence: Evidence | None = None
     with found.check("trains"):
         (work / "first").mkdir(parents=True, exist_ok=True)
         before, first = weight_checks.snapshot(trial.model, work / "first"), _loss(trial)
         training, losses = train(trial, work / "first")
         evidence = _evidence(trial, before, training.decay)
         _check_training(first, min(epoch.train_loss for epoch in training.epochs), evidence)
-    if not losses:
+    if evidence is None:
         return found.result(started)
     outputs = trial.outputs()
     with found.check("head"):

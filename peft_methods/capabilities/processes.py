@@ -55,11 +55,11 @@ def serve_measuring(connection: Connection, job: Job, log: Path) -> None:
 def serve_reloading(connection: Connection, job: Job, log: Path) -> None:
     """Entry point of a process: load the saved models of the cells and send what is wrong."""
     _set_up(job, log)
-    from peft_methods.capabilities.reload import difference
+    from peft_methods.capabilities.reload import problem_of
     from peft_methods.capabilities.toy import Ground
 
     while (cell := _next(connection)) is not None:
-        found = difference(cell, Ground(job.root), job.saved(cell), job.device)
+        found = problem_of(cell, Ground(job.root), job.saved(cell), job.device)
         shutil.rmtree(job.saved(cell), ignore_errors=True)
         connection.send(found)
 

@@ -25,6 +25,7 @@ from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import save_trainable
 from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
+from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.placement import model_of
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.spec import RunSpec
@@ -202,8 +203,10 @@ def build(cell: Cell, ground: Ground, device: str, work: Path, engine: str = DEF
     recipe = ground.recipe(cell)
     run = RunSpec(recipe, method_of(cell, recipe), SEED, device, engine)
     paths = RunPaths(work, _prerequisites(cell, run.method, ground, device, work))
-    base, model = model_of(run, paths, ground.texts(cell), None)
-    return Trial(cell, run, base, model, tokens_of(cell, ground, base))
+    kept = Kept()
+    base, model = model_of(run, paths, kept.texts(run), None)
+    tokens = kept.tokens(run, base.tokenizer, base.tokenizer_sha256)
+    return Trial(cell, run, base, model, tokens)
 
 
 def plain_outputs(trial: Trial, ground: Ground) -> Tensor:
@@ -227,7 +230,7 @@ def _prerequisites(
     folders = []
     for number, (_, earlier) in enumerate(method.prerequisites(ground.recipe(cell))):
         run = RunSpec(ground.recipe(cell), earlier, SEED, device)
-        base, model = model_of(run, RunPaths(work), ground.texts(cell), None)
+        base, model = model_of(run, RunPaths(work), Kept().texts(run), None)
         torch.manual_seed(number)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

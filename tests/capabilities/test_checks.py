@@ -14,7 +14,7 @@ from torch import nn
 from peft_methods.capabilities.cells import CHECKS, Cell, Result
 from peft_methods.capabilities.checks import measure
 from peft_methods.capabilities.engines import measure_engines
-from peft_methods.capabilities.reload import difference
+from peft_methods.capabilities.reload import problem_of
 from peft_methods.capabilities.toy import Ground
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.low_rank.lora import LoRA
@@ -85,7 +85,7 @@ def test_wrong_count_start_merge_and_saved_model_are_found(
     assert result.failed.keys() == {"count", "start", "merge"}
     assert "trainable parameters, expected" in result.failed["count"]
     assert "outputs differ by" in result.failed["start"]
-    problem = difference(cell, ground, tmp_path / "saved", "cpu")
+    problem = problem_of(cell, ground, tmp_path / "saved", "cpu")
     assert problem.startswith("predictions differ by up to")
     assert result.waits_for_reload
     assert result.with_reload(problem).failed["reload"] == problem
