@@ -204,7 +204,7 @@ def build(cell: Cell, ground: Ground, device: str, work: Path, engine: str = DEF
     run = RunSpec(recipe, method_of(cell, recipe), SEED, device, engine)
     paths = RunPaths(work, _prerequisites(cell, run.method, ground, device, work))
     kept = Kept()
-    base, model = model_of(run, paths, kept.texts(run), None)
+    base, model = model_of(run, paths, kept.texts(run), None, kept)
     tokens = kept.tokens(run, base.tokenizer, base.tokenizer_sha256)
     return Trial(cell, run, base, model, tokens)
 
@@ -230,7 +230,8 @@ def _prerequisites(
     folders = []
     for number, (_, earlier) in enumerate(method.prerequisites(ground.recipe(cell))):
         run = RunSpec(ground.recipe(cell), earlier, SEED, device)
-        base, model = model_of(run, RunPaths(work), Kept().texts(run), None)
+        kept = Kept()
+        base, model = model_of(run, RunPaths(work), kept.texts(run), None, kept)
         torch.manual_seed(number)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
