@@ -29,6 +29,7 @@ from peft_methods.recipes.schema import ModelSpec
 from peft_methods.runs.prepare import prepare
 from peft_methods.tasks.lm_loss import token_losses
 from peft_methods.tasks.registry import TASKS
+from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import ModelError
 
@@ -72,6 +73,23 @@ def padded(rows: tuple[list[int], ...], side: str = "right") -> dict[str, torch.
         for given in (rows, ones)
     ]
     return {"input_ids": torch.tensor(both[0]), "attention_mask": torch.tensor(both[1])}
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_that_are_computed_twice_give_the_same_gradients(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    """A layer that adds its keys to a cache would find them there the second time."""
+    _, model = prompted(tmp_path, kind, name, TASK.head, ("no", "yes"))
+    found = []
+    for on in (False, True):
+        with checkpointing(model, on=on):
+            model(**padded(TEXTS)).logits.sum().backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+        model.zero_grad()
+    assert len(found[0]) > 2
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)

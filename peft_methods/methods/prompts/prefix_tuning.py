@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import DefaultRate, MethodInfo
 from peft_methods.methods.prompts.p_tuning_v2 import PTuningV2, prefix_width
@@ -68,3 +68,8 @@ class PrefixTuning(PTuningV2):
             prefix_width(architecture),
         )
         return self.num_virtual_tokens * width + (width + 1) * hidden + (hidden + 1) * whole
+
+    @classmethod
+    def example_settings(cls) -> dict[str, Any]:
+        """A network that teaches a tiny model something in a few steps."""
+        return {"encoder_hidden_size": 32}

@@ -135,6 +135,28 @@ class Prompt(VirtualTokens):
         return output
 
 
+class ReadOnlyCache(DynamicCache):
+    """A cache of the prefix alone, for forward passes outside generation.
+
+    Layers may be computed twice, as in gradient checkpointing: they must not add to it.
+    """
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the prefix's keys and values of a layer, followed by the given ones."""
+        kept: Any = self.layers[layer_idx]
+        return (
+            torch.cat((kept.keys, key_states), dim=-2),
+            torch.cat((kept.values, value_states), dim=-2),
+        )
+
+
 class Prefix(VirtualTokens):
     """Keys and values in each layer: `encoded` has (count, layers * 2 * heads * width)."""
 
@@ -147,12 +169,12 @@ class Prefix(VirtualTokens):
         mask, ids = given["attention_mask"], given["input_ids"]
         config: Any = backbone.config
         cache = given.get("past_key_values")
-        cache = DynamicCache(config=config) if cache is None else cache
+        cache = ReadOnlyCache(config=config) if cache is None else cache
         pairs = self.encoded().to(next(backbone.parameters()).dtype)
         pairs = pairs.view(self.count, self.layers, 2, self.heads, -1).permute(1, 2, 3, 0, 4)
         for number, (keys, values) in enumerate(pairs):
             rows = (len(ids), -1, -1, -1)
-            cache.update(keys.expand(rows), values.expand(rows), number)
+            DynamicCache.update(cache, keys.expand(rows), values.expand(rows), number)
         given["past_key_values"] = cache
         whole = self.extended(mask, 0)
         if given.get("position_ids") is not None:
