@@ -88,7 +88,7 @@ def test_layers_that_are_computed_twice_give_the_same_gradients(
             model(**padded(TEXTS)).logits.sum().backward()
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
         model.zero_grad()
-    assert len(found[0]) > 2
+    assert len(found[0]) >= 2  # the head, and the prompt
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
 
 
