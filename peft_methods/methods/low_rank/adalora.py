@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, NotNegative, Positive, Share
@@ -45,7 +45,7 @@ class AdaLoRA(TargetedPeftMethod):
         needs="linear layers",
         mergeable=True,
         strategies=("ddp",),  # importance is of whole weights
-        learning_rates={**AS_LORA, "decoder": compared(1e-4)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     init_r: Count = 12
@@ -81,8 +81,8 @@ class AdaLoRA(TargetedPeftMethod):
         """Ranks that a tiny model has."""
         return {"init_r": 6, "target_r": 4}
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; ranks fall, and the shares of steps leave some in between."""
+    def misfit(self, architecture: Architecture) -> str | None:
+        """Ranks fall, and the shares of steps leave some in between."""
         if self.target_r > self.init_r:
             return (
                 f"{self.title}: methods.{self.name}.target_r = {self.target_r} is above "
@@ -94,9 +94,7 @@ class AdaLoRA(TargetedPeftMethod):
                 f"{self.tinit + self.tfinal:g} leaves no steps in which ranks fall: set them to "
                 f"less than 1 in all"
             )
-        return super().unsupported(architecture, device) or self.too_large(
-            "init_r", self.init_r, architecture
-        )
+        return self.too_large("init_r", architecture)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """init_r * (inputs + outputs + 1) for each linear layer in the targets."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import has_transposed_weights
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DEFT(FittedPeftMethod):
+class DEFT(TargetedPeftMethod):
     """Matrix W becomes (I - Q P) W + Q R, with P and R trained and Q made of P."""
 
     info = MethodInfo(
@@ -35,7 +35,7 @@ class DEFT(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         start_tolerance=1e-5,  # what is removed is added again
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     added_in: ClassVar[tuple[int, int]] = (0, 20)
@@ -58,6 +58,6 @@ class DEFT(FittedPeftMethod):
         """rank * (inputs + outputs) for each target."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """PEFT would lower a rank above the outputs."""
-        return self.above_limit("rank", min(outputs for _, outputs in sizes), model_type)
+        return self.too_large("rank", architecture, lambda size: size[1])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count, Share
 
@@ -36,7 +36,7 @@ class MiSS(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
-        learning_rates={**AS_LORA, "decoder": compared(1e-4)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
     takes_transposed = False
 
@@ -54,11 +54,9 @@ class MiSS(TargetedPeftMethod):
         """A rank that a tiny model has."""
         return {"rank": 8}
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; there are as many groups of inputs as the rank."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
-        )
+    def misfit(self, architecture: Architecture) -> str | None:
+        """There are as many groups of inputs as the rank."""
+        return self.too_large("rank", architecture)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """rank * outputs for each linear layer in the targets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
@@ -34,7 +34,7 @@ class PEANuT(TargetedPeftMethod):
         needs="linear layers",
         mergeable=True,
         reads_weights=True,
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     added_in: ClassVar[tuple[int, int]] = (0, 19)

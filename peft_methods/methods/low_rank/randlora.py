@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
@@ -66,11 +66,9 @@ class RandLoRA(TargetedPeftMethod):
         """A rank that a tiny model has."""
         return {"rank": 8}
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; the random matrices may not be larger than the targets."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
-        )
+    def misfit(self, architecture: Architecture) -> str | None:
+        """The random matrices may not be larger than the targets."""
+        return self.too_large("rank", architecture)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """For each matrix of `rank` that the shorter side takes: rank + the shorter side."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Share
@@ -67,11 +67,9 @@ class TinyLoRA(TargetedPeftMethod):
             fan_in_fan_out=has_transposed_weights(model),
         )
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; there are as many singular vectors as the shorter side."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
-        )
+    def misfit(self, architecture: Architecture) -> str | None:
+        """There are as many singular vectors as the shorter side."""
+        return self.too_large("rank", architecture)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """`u` weights for each group of linear layers; without tying, each is a group."""

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BOFT(FittedPeftMethod):
+class BOFT(TargetedPeftMethod):
     """Blocks of `boft_block_size` inputs are rotated, and outputs scaled.
 
     There is one butterfly factor: PEFT computes several only with a CUDA extension that it compiles
@@ -43,7 +43,7 @@ class BOFT(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         start_tolerance=1e-5,  # the bias is subtracted and added again
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     takes_transposed: ClassVar[bool] = False
@@ -77,6 +77,6 @@ class BOFT(FittedPeftMethod):
         sizes = architecture.linear_sizes(self.targets)
         return sum(self.boft_block_size * inputs + outputs for inputs, outputs in sizes)
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """Blocks have to divide the inputs."""
-        return self.not_dividing("boft_block_size", (inputs for inputs, _ in sizes), model_type)
+        return self.does_not_divide("boft_block_size", architecture, lambda size: size[:1])

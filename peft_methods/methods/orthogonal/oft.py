@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OFT(FittedPeftMethod):
+class OFT(TargetedPeftMethod):
     """A trained rotation of each block of `block_size` inputs of the targets.
 
     `use_cayley_neumann` computes the rotations by a short series, which is fast and not quite
@@ -40,7 +40,7 @@ class OFT(FittedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     takes_transposed: ClassVar[bool] = False
@@ -64,9 +64,9 @@ class OFT(FittedPeftMethod):
         sizes = architecture.linear_sizes(self.targets)
         return sum(inputs for inputs, _ in sizes) * (self.block_size - 1) // 2
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """Blocks have to divide the inputs. PEFT would change their size."""
-        return self.not_dividing("block_size", (inputs for inputs, _ in sizes), model_type)
+        return self.does_not_divide("block_size", architecture, lambda size: size[:1])
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.rates import AS_LORA, COMPARISON
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OSF(FittedPeftMethod):
+class OSF(TargetedPeftMethod):
     """The share `effective_rank` of the largest singular directions is kept.
 
     The others are trained, and their gradients are made orthogonal to those that are kept.
@@ -43,7 +43,7 @@ class OSF(FittedPeftMethod):
         mergeable=True,
         start_tolerance=1e-5,  # two equal products are subtracted
         strategies=("ddp",),  # FSDP replaces parameters, and with them the hooks of gradients
-        learning_rates={**AS_LORA, "decoder": DefaultRate(5e-5, COMPARISON)},
+        learning_rates={**AS_LORA, "decoder": compared(5e-5)},
     )
 
     takes_transposed: ClassVar[bool] = False
@@ -68,11 +68,11 @@ class OSF(FittedPeftMethod):
         """The number of directions that are kept of a matrix with these inputs and outputs."""
         return int(min(size) * self.effective_rank)
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """At least one direction has to be kept."""
-        if all(map(self.kept, sizes)):
+        if all(map(self.kept, architecture.linear_sizes(self.targets))):
             return None
         return (
             f"{self.title}: methods.{self.name}.effective_rank = {self.effective_rank} keeps no "
-            f"direction of a target in {model_type!r}; set it higher"
+            f"direction of a target in {architecture.model_type!r}: set it higher"
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
@@ -19,7 +19,7 @@ SUBSPACES = ("_psoft_A_cache", "_psoft_B_cache")  # PEFT's names of the singular
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSOFT(FittedPeftMethod):
+class PSOFT(TargetedPeftMethod):
     """A rotation of the first `rank` singular directions, with a scale before and after it.
 
     PEFT computes the singular vectors again when it loads a model, and their signs depend on the
@@ -43,7 +43,7 @@ class PSOFT(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         strategies=("ddp",),  # the singular vectors would have to be computed before sharding
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     added_in: ClassVar[tuple[int, int]] = (0, 19)
@@ -85,9 +85,9 @@ class PSOFT(FittedPeftMethod):
         own = self.rank * (self.rank - 1) // 2 + 2 * self.rank
         return own * len(architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """A matrix has as many singular directions as its shorter side is long."""
-        return self.above_limit("rank", min(map(min, sizes)), model_type)
+        return self.too_large("rank", architecture)
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.rates import COMPARISON
+from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoAd(FittedPeftMethod):
+class RoAd(TargetedPeftMethod):
     """An angle and a scale for each pair of outputs (`road_1`), for each output (`road_2`) or two
     for each output (`road_4`). Pairs are half a `group_size` apart.
     """
@@ -41,7 +41,7 @@ class RoAd(FittedPeftMethod):
         mergeable=True,
         learning_rates={
             "encoder": DefaultRate(1e-3, "PEFT's documentation of RoAd"),
-            "decoder": DefaultRate(1e-3, COMPARISON),
+            "decoder": compared(1e-3),
         },
     )
 
@@ -65,9 +65,9 @@ class RoAd(FittedPeftMethod):
         each = {"road_1": 1, "road_2": 2, "road_4": 4}[self.variant]
         return each * sum(outputs for _, outputs in architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """Groups have to divide the outputs."""
-        return self.not_dividing("group_size", (outputs for _, outputs in sizes), model_type)
+        return self.does_not_divide("group_size", architecture, lambda size: size[1:])
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

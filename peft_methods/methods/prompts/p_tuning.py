@@ -40,7 +40,7 @@ class PTuning(PromptTuning):
         strategies=("ddp",),
         learning_rates={
             "encoder": DefaultRate(1e-3, EXAMPLE),
-            "decoder": DefaultRate(1e-4, UNTUNED),
+            "decoder": UNTUNED,
         },
     )
 

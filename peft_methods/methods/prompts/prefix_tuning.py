@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from peft_methods.methods.base import DefaultRate, MethodInfo
 from peft_methods.methods.prompts.p_tuning_v2 import PTuningV2, prefix_width
 from peft_methods.methods.prompts.prompt_tuning import EXAMPLE
-from peft_methods.methods.rates import COMPARISON
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
@@ -41,7 +41,7 @@ class PrefixTuning(PTuningV2):
         strategies=("ddp",),
         learning_rates={
             "encoder": DefaultRate(1e-2, EXAMPLE),
-            "decoder": DefaultRate(1e-3, COMPARISON),
+            "decoder": compared(1e-3),
         },
     )
 

@@ -6,10 +6,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import without_warnings
-from peft_methods.methods.peft_method import TargetedPeftMethod, Targets
-from peft_methods.methods.rates import OF_BITFIT, UNTUNED
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod, Targets, without_warnings
+from peft_methods.methods.rates import AS_BITFIT, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.linear_layers import roles_of
 
@@ -38,11 +37,7 @@ class BEFT(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=False,  # a model without biases has none to add them to
-        learning_rates={
-            "small_encoder": DefaultRate(2e-3, OF_BITFIT),
-            "encoder": DefaultRate(1e-3, OF_BITFIT),
-            "decoder": DefaultRate(1e-4, UNTUNED),
-        },
+        learning_rates={**AS_BITFIT, "decoder": UNTUNED},
     )
 
     added_in: ClassVar[tuple[int, int]] = (0, 20)

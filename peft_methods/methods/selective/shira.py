@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes, without_warnings
-from peft_methods.methods.peft_method import drawn_seed
-from peft_methods.methods.rates import AS_LORA, COMPARISON
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, without_warnings
+from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SHiRA(FittedPeftMethod):
+class SHiRA(TargetedPeftMethod):
     """As many weights of a matrix as LoRA of this `rank` would have, drawn at random."""
 
     info = MethodInfo(
@@ -40,7 +40,7 @@ class SHiRA(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         reads_weights=True,
-        learning_rates={**AS_LORA, "decoder": DefaultRate(3e-4, COMPARISON)},
+        learning_rates={**AS_LORA, "decoder": compared(3e-4)},
     )
 
     takes_transposed: ClassVar[bool] = False
@@ -70,10 +70,9 @@ class SHiRA(FittedPeftMethod):
         """rank * (inputs + outputs) weights of each target, as LoRA."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """A matrix has to have that many weights."""
-        limit = min(one * other // (one + other) for one, other in sizes)
-        return self.above_limit("rank", limit, model_type)
+        return self.too_large("rank", architecture, lambda size: math.prod(size) // sum(size))
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

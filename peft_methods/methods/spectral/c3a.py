@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.rates import COMPARISON
+from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class C3A(FittedPeftMethod):
+class C3A(TargetedPeftMethod):
     """A circulant block, which is one vector, for each `block_size` inputs and outputs."""
 
     info = MethodInfo(
@@ -42,7 +41,7 @@ class C3A(FittedPeftMethod):
             "encoder": DefaultRate(
                 3e-1, "PEFT's example, for RoBERTa-base on MRPC; the head's is LoRA's", head=5e-4
             ),
-            "decoder": DefaultRate(3e-1, COMPARISON),
+            "decoder": compared(3e-1),
         },
     )
 
@@ -64,9 +63,9 @@ class C3A(FittedPeftMethod):
         sizes = architecture.linear_sizes(self.targets)
         return sum(inputs * outputs for inputs, outputs in sizes) // self.block_size
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """Blocks have to divide inputs and outputs."""
-        return self.not_dividing("block_size", itertools.chain(*sizes), model_type)
+        return self.does_not_divide("block_size", architecture)
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

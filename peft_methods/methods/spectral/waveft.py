@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.peft_method import drawn_seed
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import has_transposed_weights
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaveFT(FittedPeftMethod):
+class WaveFT(TargetedPeftMethod):
     """`n_frequency` coefficients of each update, times `scaling`, at random places."""
 
     info = MethodInfo(
@@ -38,7 +38,7 @@ class WaveFT(FittedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     n_frequency: Count = 2592
@@ -61,9 +61,9 @@ class WaveFT(FittedPeftMethod):
         """The coefficients of each target."""
         return self.n_frequency * len(architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """A matrix has as many coefficients as weights."""
-        return self.above_limit("n_frequency", min(one * other for one, other in sizes), model_type)
+        return self.too_large("n_frequency", architecture, math.prod)
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:
