@@ -15,6 +15,7 @@ from pydantic import Field
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_maps import check_roles
+from peft_methods.models.module_names import has_transposed_weights
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -112,12 +113,17 @@ class TargetedPeftMethod(PeftMethod):
         """The targets."""
         return self.targets
 
-    def common(self, context: ApplyContext) -> dict[str, Any]:
-        """Return the arguments that the configs of all these methods have."""
+    def common(self, model: nn.Module, context: ApplyContext) -> dict[str, Any]:
+        """Return the arguments that the configs of all these methods have.
+
+        Those for transposed layers also say whether the layers are.
+        """
+        transposed = {"fan_in_fan_out": has_transposed_weights(model)}
         return {
             "task_type": context.task_type,
             "target_modules": context.architecture.pattern(self.targets),
             "modules_to_save": list(context.head),
+            **(transposed if self.takes_transposed else {}),
         }
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:

@@ -58,23 +58,23 @@ class AdaMSS(TargetedPeftMethod):
         from peft import AdamssConfig
 
         return AdamssConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             num_subspaces=self.num_subspaces,
             subspace_rank=1,
             random_seed=drawn_seed(),
         )
 
-    @classmethod
-    def example_settings(cls) -> dict[str, int]:
-        """A rank that a tiny model has."""
-        return {"rank": 8}
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """num_subspaces * rank + outputs for each linear layer in the targets."""
+        sizes = architecture.linear_sizes(self.targets)
+        return sum(self.num_subspaces * self.rank + outputs for _, outputs in sizes)
 
     def misfit(self, architecture: Architecture) -> str | None:
         """Directions and clusters are at most as many as rows or columns."""
         return self.too_large("rank", architecture) or self.too_large("num_subspaces", architecture)
 
-    def expected_trainable(self, architecture: Architecture) -> int:
-        """A direction for each cluster and a weight for each row of each linear layer."""
-        sizes = architecture.linear_sizes(self.targets)
-        return sum(self.num_subspaces * self.rank + outputs for _, outputs in sizes)
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """A rank that a tiny model has."""
+        return {"rank": 8}

@@ -32,8 +32,8 @@ class EVA(LoRA):
         citations=("paischer2024eva",),
         trained="low-rank updates that start with the main directions of the inputs (rho = 1)",
         about=(
-            "passes some training rows before training and starts LoRA's down-projections with the "
-            "main directions of each layer's inputs."
+            "passes some rows through the model before training and starts LoRA's down-projections "
+            "with the main directions of each layer's inputs."
         ),
         aliases=r"^eva\b|\beva[\s_-]?lora|lora.*\beva\b",
         saved_format="peft",

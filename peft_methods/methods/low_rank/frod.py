@@ -10,7 +10,6 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo, Par
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Positive, Share
 
 if TYPE_CHECKING:
@@ -63,12 +62,11 @@ class FRoD(TargetedPeftMethod):
         from peft import FrodConfig
 
         return FrodConfig(
-            **self.common(context),
+            **self.common(model, context),
             sparse_rate=self.sparse_rate,
             regularization_alpha=self.regularization_alpha,
             frod_dropout=self.dropout,
             projection_prng_key=drawn_seed(),
-            fan_in_fan_out=has_transposed_weights(model),
             progressbar=False,
         )
 

@@ -51,7 +51,7 @@ class GLoRA(TargetedPeftMethod):
         """One factor of each product starts at zero, so the outputs are unchanged at first."""
         from peft import GloraConfig
 
-        return GloraConfig(**self.common(context), r=self.rank)
+        return GloraConfig(**self.common(model, context), r=self.rank)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """Two updates for each linear layer; for its bias a column of low rank and two numbers."""

@@ -32,7 +32,7 @@ class LoftQ(QLoRA):
         trained="low-rank updates that start with the errors of a 4-bit base (one iteration)",
         about=(
             "starts LoRA's updates over 4-bit weights with the best low-rank approximation of the "
-            "rounding errors, so that the model begins closer to the one that was rounded."
+            "rounding errors, so that the model begins closer to the unrounded one."
         ),
         aliases=r"\bloftq\b",
         saved_format="peft",

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -60,16 +59,15 @@ class LoRA(TargetedPeftMethod):
     alpha: Positive = 16
     dropout: Share = 0.0
 
-    def config(self, model: nn.Module, context: ApplyContext) -> LoraConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Up-projections start at zero, so the outputs are unchanged at first."""
         from peft import LoraConfig
 
         return LoraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            fan_in_fan_out=has_transposed_weights(model),
             **self.variant(),
         )
 

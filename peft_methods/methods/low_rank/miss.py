@@ -25,7 +25,7 @@ class MiSS(TargetedPeftMethod):
         title="MiSS",
         family="low_rank",
         order=35,
-        paper="Kang and Yin 2024, arXiv:2409.15371",
+        paper="Kang & Yin 2024, arXiv:2409.15371",
         citations=("kang2024miss",),
         trained="one matrix per layer, repeated over groups of the inputs",
         about=(
@@ -47,17 +47,17 @@ class MiSS(TargetedPeftMethod):
         """The matrix starts at zero, so the outputs are unchanged at first."""
         from peft import MissConfig
 
-        return MissConfig(**self.common(context), r=self.rank, miss_dropout=self.dropout)
+        return MissConfig(**self.common(model, context), r=self.rank, miss_dropout=self.dropout)
 
-    @classmethod
-    def example_settings(cls) -> dict[str, int]:
-        """A rank that a tiny model has."""
-        return {"rank": 8}
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """rank * outputs for each linear layer in the targets."""
+        return self.rank * sum(size for _, size in architecture.linear_sizes(self.targets))
 
     def misfit(self, architecture: Architecture) -> str | None:
         """There are as many groups of inputs as the rank."""
         return self.too_large("rank", architecture)
 
-    def expected_trainable(self, architecture: Architecture) -> int:
-        """rank * outputs for each linear layer in the targets."""
-        return self.rank * sum(size for _, size in architecture.linear_sizes(self.targets))
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """A rank that a tiny model has."""
+        return {"rank": 8}

@@ -9,7 +9,6 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Share
 
 if TYPE_CHECKING:
@@ -55,13 +54,16 @@ class UniLoRA(TargetedPeftMethod):
         from peft import UniLoraConfig
 
         return UniLoraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             theta_d_length=self.theta_d_length,
             unilora_dropout=self.dropout,
             proj_seed=drawn_seed(),
-            fan_in_fan_out=has_transposed_weights(model),
         )
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """The length of the vector, for any model."""
+        return self.theta_d_length
 
     def misfit(self, architecture: Architecture) -> str | None:
         """Every element of the vector must have a place."""
@@ -73,7 +75,3 @@ class UniLoRA(TargetedPeftMethod):
             f"updates of its targets in {architecture.model_type!r} have {places} weights: set it "
             f"to {places} or less"
         )
-
-    def expected_trainable(self, architecture: Architecture) -> int:
-        """The length of the vector, for any model."""
-        return self.theta_d_length

@@ -10,7 +10,6 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo, Par
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
@@ -62,25 +61,24 @@ class VBLoRA(TargetedPeftMethod):
         from peft import VBLoRAConfig
 
         return VBLoRAConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             num_vectors=self.num_vectors,
             vector_length=self.vector_length,
             topk=self.topk,
             vblora_dropout=self.dropout,
-            fan_in_fan_out=has_transposed_weights(model),
         )
-
-    @classmethod
-    def example_settings(cls) -> dict[str, int]:
-        """Vectors that are short enough for a tiny model."""
-        return {"vector_length": 8, "num_vectors": 32}
 
     def param_groups(self, model: nn.Module, head: Sequence[str]) -> Sequence[ParamGroup]:
         """Return the head's group, and one of the logits with their own rate."""
         logits = [p for name, p in model.named_parameters() if ".vblora_logits_" in name]
         own = ParamGroup(logits, self.learning_rate * self.logits_rate_ratio)
         return (*super().param_groups(model, head), own)
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """The bank, and for each vector of the low-rank matrices one logit a vector of the bank."""
+        length, sides = self.vector_length, sum(map(sum, architecture.linear_sizes(self.targets)))
+        return self.num_vectors * (length + self.rank * sides // length)
 
     def misfit(self, architecture: Architecture) -> str | None:
         """Rows and columns are divided into vectors, which are in the bank."""
@@ -91,7 +89,7 @@ class VBLoRA(TargetedPeftMethod):
             )
         return self.does_not_divide("vector_length", architecture)
 
-    def expected_trainable(self, architecture: Architecture) -> int:
-        """The bank, and for each vector of the low-rank matrices one logit a vector of the bank."""
-        length, sides = self.vector_length, sum(map(sum, architecture.linear_sizes(self.targets)))
-        return self.num_vectors * (length + self.rank * sides // length)
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """Vectors that are short enough for a tiny model."""
+        return {"vector_length": 8, "num_vectors": 32}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:
-    from peft import HRAConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -40,22 +40,18 @@ class HRA(TargetedPeftMethod):
         start_tolerance=1e-5,  # two equal reflections cancel but for rounding
         learning_rates=AS_LORA,
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     rank: Annotated[int, Field(ge=2, multiple_of=2)] = 8
 
-    def config(self, model: nn.Module, context: ApplyContext) -> HRAConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Reflections start in pairs that cancel."""
         from peft import HRAConfig
 
-        return HRAConfig(
-            **self.common(context),
-            r=self.rank,
-        )
+        return HRAConfig(**self.common(model, context), r=self.rank)
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """A vector of inputs for each reflection."""
+        """rank * inputs for each linear layer in the targets."""
         return self.rank * sum(inputs for inputs, _ in architecture.linear_sizes(self.targets))
 
     def misfit(self, architecture: Architecture) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
@@ -12,7 +12,7 @@ from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
-    from peft import OFTConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -34,7 +34,7 @@ class OFT(TargetedPeftMethod):
         trained="rotations of blocks of a matrix's inputs",
         about=(
             "multiplies frozen matrices by trained orthogonal ones, made of small blocks. "
-            "Angles between the rows of a matrix stay as they were within a block."
+            "Angles between the rows of a matrix stay nearly as they were."
         ),
         aliases=r"\bc?oft(v2)?\b|orthogonal (fine-?)?tuning",
         saved_format="peft",
@@ -42,25 +42,24 @@ class OFT(TargetedPeftMethod):
         mergeable=True,
         learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     block_size: Count = 32
     use_cayley_neumann: bool = True
 
-    def config(self, model: nn.Module, context: ApplyContext) -> OFTConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The rotations start as the identity."""
         from peft import OFTConfig
 
         return OFTConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=0,
             oft_block_size=self.block_size,
             use_cayley_neumann=self.use_cayley_neumann,
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """The upper triangle of a skew-symmetric matrix for each block of inputs."""
+        """inputs * (block_size - 1) / 2 for each linear layer in the targets."""
         sizes = architecture.linear_sizes(self.targets)
         return sum(inputs for inputs, _ in sizes) * (self.block_size - 1) // 2
 
@@ -69,6 +68,6 @@ class OFT(TargetedPeftMethod):
         return self.does_not_divide("block_size", architecture, lambda size: size[:1])
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """Settings that fit the matrices of a tiny model."""
         return {"block_size": 8}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:
-    from peft import OSFConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -31,7 +31,7 @@ class OSF(TargetedPeftMethod):
         order=5,
         paper="Nayak et al. 2025, arXiv:2504.07097",
         citations=("nayak2025osf",),
-        trained="the smaller half of the singular directions of chosen matrices",
+        trained="the smaller singular directions of chosen matrices, by default half of them",
         about=(
             "splits frozen matrices into singular directions, keeps the large ones and "
             "trains the small ones orthogonally to them, so that less of what the model "
@@ -45,22 +45,18 @@ class OSF(TargetedPeftMethod):
         strategies=("ddp",),  # FSDP replaces parameters, and with them the hooks of gradients
         learning_rates={**AS_LORA, "decoder": compared(5e-5)},
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     effective_rank: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
-    def config(self, model: nn.Module, context: ApplyContext) -> OSFConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The product of the trained directions starts as it is in the matrix."""
         from peft import OSFConfig
 
-        return OSFConfig(
-            **self.common(context),
-            effective_rank=self.effective_rank,
-        )
+        return OSFConfig(**self.common(model, context), effective_rank=self.effective_rank)
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """Two singular vectors and a value for each trained direction."""
+        """inputs + outputs + 1 for each trained direction of each linear layer in the targets."""
         sizes = architecture.linear_sizes(self.targets)
         return sum((sum(size) + 1) * (min(size) - self.kept(size)) for size in sizes)
 

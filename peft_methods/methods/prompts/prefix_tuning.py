@@ -62,9 +62,6 @@ class PrefixTuning(PTuningV2):
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """A vector for each virtual token, and two linear maps with biases."""
-        width, hidden, whole = (
-            architecture.hidden,
-            self.encoder_hidden_size,
-            prefix_width(architecture),
-        )
-        return self.num_virtual_tokens * width + (width + 1) * hidden + (hidden + 1) * whole
+        width, hidden = architecture.hidden, self.encoder_hidden_size
+        network = (width + 1) * hidden + (hidden + 1) * prefix_width(architecture)
+        return self.num_virtual_tokens * width + network

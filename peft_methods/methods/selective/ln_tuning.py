@@ -13,7 +13,7 @@ from peft_methods.methods.rates import AS_BITFIT, UNTUNED
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:
-    from peft import LNTuningConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -36,7 +36,7 @@ class LNTuning(PeftMethod):
         learning_rates={**AS_BITFIT, "decoder": UNTUNED},
     )
 
-    def config(self, model: nn.Module, context: ApplyContext) -> LNTuningConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Norms are found by their class, in the layers."""
         from peft import LNTuningConfig
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, without_warnings
@@ -15,7 +15,7 @@ from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
-    from peft import ShiraConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -42,17 +42,16 @@ class SHiRA(TargetedPeftMethod):
         reads_weights=True,
         learning_rates={**AS_LORA, "decoder": compared(3e-4)},
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     rank: Count = 32
 
-    def config(self, model: nn.Module, context: ApplyContext) -> ShiraConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The places follow the seed of the run. The update starts at zero."""
         from peft import ShiraConfig
 
         return ShiraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             random_seed=drawn_seed(),
         )
@@ -67,7 +66,7 @@ class SHiRA(TargetedPeftMethod):
             yield
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """rank * (inputs + outputs) weights of each target, as LoRA."""
+        """rank * (inputs + outputs) for each linear layer in the targets."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
 
     def misfit(self, architecture: Architecture) -> str | None:
@@ -75,6 +74,6 @@ class SHiRA(TargetedPeftMethod):
         return self.too_large("rank", architecture, lambda size: math.prod(size) // sum(size))
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """Settings that fit the matrices of a tiny model."""
         return {"rank": 4}

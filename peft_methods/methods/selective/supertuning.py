@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
@@ -12,7 +12,7 @@ from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Share
 
 if TYPE_CHECKING:
-    from peft import SupertuningConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -40,25 +40,24 @@ class SuperTuning(TargetedPeftMethod):
         strategies=("ddp",),  # the places of the weights are not among what FSDP saves
         learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
-
-    added_in: ClassVar[tuple[int, int]] = (0, 21)
-    takes_transposed: ClassVar[bool] = False
+    added_in = (0, 21)
+    takes_transposed = False
 
     sparsity: Share = 0.99
     select_top: bool = True
 
-    def config(self, model: nn.Module, context: ApplyContext) -> SupertuningConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The update starts at zero."""
         from peft import SupertuningConfig
 
         return SupertuningConfig(
-            **self.common(context),
+            **self.common(model, context),
             sparsity=self.sparsity,
             select_top=self.select_top,
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """That share of each target's weights which is not left out, rounded down."""
+        """(1 - sparsity) * inputs * outputs, rounded down, for each linear layer in the targets."""
         sizes = architecture.linear_sizes(self.targets)
         return sum(self.chosen(inputs * outputs) for inputs, outputs in sizes)
 

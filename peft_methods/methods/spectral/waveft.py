@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive
 
 if TYPE_CHECKING:
-    from peft import WaveFTConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -44,21 +43,20 @@ class WaveFT(TargetedPeftMethod):
     n_frequency: Count = 2592
     scaling: Positive = 25.0
 
-    def config(self, model: nn.Module, context: ApplyContext) -> WaveFTConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The places follow the seed of the run. The coefficients start at zero."""
         from peft import WaveFTConfig
 
         return WaveFTConfig(
-            **self.common(context),
+            **self.common(model, context),
             n_frequency=self.n_frequency,
             scaling=self.scaling,
             wavelet_family="db1",
             random_loc_seed=drawn_seed(),
-            fan_in_fan_out=has_transposed_weights(model),
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """The coefficients of each target."""
+        """n_frequency for each linear layer in the targets."""
         return self.n_frequency * len(architecture.linear_sizes(self.targets))
 
     def misfit(self, architecture: Architecture) -> str | None:
@@ -66,6 +64,6 @@ class WaveFT(TargetedPeftMethod):
         return self.too_large("n_frequency", architecture, math.prod)
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """Settings that fit the matrices of a tiny model."""
         return {"n_frequency": 64}
