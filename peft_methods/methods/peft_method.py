@@ -39,6 +39,16 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def with_sparse_tensors() -> Iterator[None]:
+    """Context manager: torch has warned, unseen, about the first sparse tensor of the process."""
+    import torch
+
+    with without_warnings():
+        torch.sparse_coo_tensor(torch.zeros(2, 1), torch.zeros(1), (1, 1))
+    yield
+
+
 @dataclass(frozen=True, kw_only=True)
 class PeftMethod(Method):
     """A method of PEFT. A subclass describes it with `info` and returns its config.

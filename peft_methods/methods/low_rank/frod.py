@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo, ParamGroup
-from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, with_sparse_tensors
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Positive, Share
@@ -69,6 +70,10 @@ class FRoD(TargetedPeftMethod):
             projection_prng_key=drawn_seed(),
             progressbar=False,
         )
+
+    def wrapping(self) -> AbstractContextManager[Any]:
+        """The rotations are a sparse matrix, with which PEFT multiplies in every step."""
+        return with_sparse_tensors()
 
     def param_groups(self, model: nn.Module, head: Sequence[str]) -> Sequence[ParamGroup]:
         """Return the head's group, and one of the rotations with their own rate."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, without_warnings
+from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, with_sparse_tensors
 from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
@@ -56,14 +55,9 @@ class SHiRA(TargetedPeftMethod):
             random_seed=drawn_seed(),
         )
 
-    @contextmanager
-    def wrapping(self) -> Iterator[None]:
-        """Torch warns once in a process about sparse tensors. The first is made here."""
-        import torch
-
-        with without_warnings():
-            torch.sparse_coo_tensor(torch.zeros(2, 1), torch.zeros(1), (1, 1))
-            yield
+    def wrapping(self) -> AbstractContextManager[Any]:
+        """The update is a sparse tensor."""
+        return with_sparse_tensors()
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """rank * (inputs + outputs) for each linear layer in the targets."""
