@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -13,6 +15,7 @@ from pydantic import Field
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_maps import check_roles
+from peft_methods.models.module_names import has_transposed_weights
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -26,6 +29,24 @@ def drawn_seed() -> int:
     import torch
 
     return int(torch.randint(2**31 - 1, (1,)))
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Context manager: ignore warnings of PEFT and torch that say nothing about the method."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def with_sparse_tensors() -> Iterator[None]:
+    """Context manager: torch has warned, unseen, about the first sparse tensor of the process."""
+    import torch
+
+    with without_warnings():
+        torch.sparse_coo_tensor(torch.zeros(2, 1), torch.zeros(1), (1, 1))
+    yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,42 +123,69 @@ class TargetedPeftMethod(PeftMethod):
         """The targets."""
         return self.targets
 
-    def common(self, context: ApplyContext) -> dict[str, Any]:
-        """Return the arguments that the configs of all these methods have."""
+    def common(self, model: nn.Module, context: ApplyContext) -> dict[str, Any]:
+        """Return the arguments that the configs of all these methods have.
+
+        Those for transposed layers also say whether the layers are.
+        """
+        transposed = {"fan_in_fan_out": has_transposed_weights(model)}
         return {
             "task_type": context.task_type,
             "target_modules": context.architecture.pattern(self.targets),
             "modules_to_save": list(context.head),
+            **(transposed if self.takes_transposed else {}),
         }
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method of PEFT; GPT-2's transposed layers are refused where PEFT does."""
+        """As for every method of PEFT; layers must be of a class and of sizes that it can train."""
         counted = architecture.counted
         if not self.takes_transposed and counted is not None and counted.is_transposed:
             return (
                 f"{self.title} needs linear layers of torch, and those of "
                 f"{architecture.model_type!r} store their weights transposed"
             )
-        return super().unsupported(architecture, device)
+        return super().unsupported(architecture, device) or self.misfit(architecture)
 
-    def too_large(self, setting: str, value: int, architecture: Architecture) -> str | None:
-        """Return why a setting exceeds the shorter side of the smallest target, or None."""
-        limit = min(map(min, architecture.linear_sizes(self.targets)), default=value)
-        if value <= limit:
+    def misfit(self, architecture: Architecture) -> str | None:
+        """Return why the settings do not fit each other or the targets' sizes, or None."""
+        return None
+
+    def too_large(
+        self,
+        setting: str,
+        architecture: Architecture,
+        limit: Callable[[tuple[int, int]], int] = min,
+    ) -> str | None:
+        """Return why a setting exceeds the limit of the smallest target, or None.
+
+        `limit` is computed from a target's inputs and outputs; by default it is the lower number.
+        """
+        value = getattr(self, setting)
+        sizes = min(architecture.linear_sizes(self.targets), key=limit, default=None)
+        if sizes is None or value <= limit(sizes):
             return None
         return (
-            f"{self.title}: methods.{self.name}.{setting} = {value}, but the smallest of its "
-            f"targets in {architecture.model_type!r} has only {limit} rows or columns: set it to "
-            f"{limit} or less"
+            f"{self.title}: methods.{self.name}.{setting} = {value} is too large for its targets "
+            f"in {architecture.model_type!r}, the smallest of which has {sizes[0]} inputs and "
+            f"{sizes[1]} outputs: set it to {limit(sizes)} or less"
         )
 
-    def does_not_divide(self, setting: str, value: int, architecture: Architecture) -> str | None:
-        """Return why a setting does not divide the sides of every target, or None if it does."""
-        sides = {side for sizes in architecture.linear_sizes(self.targets) for side in sizes}
-        rest = sorted(side for side in sides if side % value)
+    def does_not_divide(
+        self,
+        setting: str,
+        architecture: Architecture,
+        sides: Callable[[tuple[int, int]], Iterable[int]] = tuple,
+    ) -> str | None:
+        """Return why a setting does not divide the sizes of every target, or None if it does.
+
+        `sides` chooses from a target's inputs and outputs; by default both must be divisible.
+        """
+        value = getattr(self, setting)
+        found = {side for sizes in architecture.linear_sizes(self.targets) for side in sides(sizes)}
+        rest = sorted(side for side in found if side % value)
         if not rest:
             return None
-        able = math.gcd(*sides)
+        able = math.gcd(*found)
         return (
             f"{self.title}: methods.{self.name}.{setting} = {value} does not divide the sizes of "
             f"its targets in {architecture.model_type!r} ({', '.join(map(str, rest))}): set it to "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from peft_methods.methods.base import (
     MEASURED,
@@ -115,6 +115,6 @@ class Adapter(Method):
             )
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """A bottleneck that is wide enough for a tiny model."""
         return {"reduction_factor": 4}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import (
     ApplyContext,
@@ -88,11 +88,11 @@ class Compacter(Method):
             return None
         return (
             f"{self.title}: methods.{self.name}.phm_dim = {self.phm_dim} does not divide the "
-            f"widths {hidden} and {width} in {architecture.model_type!r}; set it to a common "
+            f"widths {hidden} and {width} in {architecture.model_type!r}: set it to a common "
             f"divisor, or change reduction_factor"
         )
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """A bottleneck that is wide enough for a tiny model."""
         return {"reduction_factor": 4}

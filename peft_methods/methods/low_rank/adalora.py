@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class AdaLoRA(TargetedPeftMethod):
         needs="linear layers",
         mergeable=True,
         strategies=("ddp",),  # importance is of whole weights
-        learning_rates={**AS_LORA, "decoder": compared(1e-4)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     init_r: Count = 12
@@ -65,7 +64,7 @@ class AdaLoRA(TargetedPeftMethod):
         from peft import AdaLoraConfig
 
         return AdaLoraConfig(
-            **self.common(context),
+            **self.common(model, context),
             init_r=self.init_r,
             target_r=self.target_r,
             lora_alpha=self.alpha,
@@ -73,16 +72,15 @@ class AdaLoRA(TargetedPeftMethod):
             deltaT=self.deltaT,
             total_step=UNKNOWN,
             orth_reg_weight=0.0,
-            fan_in_fan_out=has_transposed_weights(model),
         )
 
-    @classmethod
-    def example_settings(cls) -> dict[str, int]:
-        """Ranks that a tiny model has."""
-        return {"init_r": 6, "target_r": 4}
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """init_r * (inputs + outputs + 1) for each linear layer in the targets."""
+        sizes = architecture.linear_sizes(self.targets)
+        return self.init_r * (sum(map(sum, sizes)) + len(sizes))
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; ranks fall, and the shares of steps leave some in between."""
+    def misfit(self, architecture: Architecture) -> str | None:
+        """Ranks fall, and the shares of steps leave some in between."""
         if self.target_r > self.init_r:
             return (
                 f"{self.title}: methods.{self.name}.target_r = {self.target_r} is above "
@@ -94,14 +92,7 @@ class AdaLoRA(TargetedPeftMethod):
                 f"{self.tinit + self.tfinal:g} leaves no steps in which ranks fall: set them to "
                 f"less than 1 in all"
             )
-        return super().unsupported(architecture, device) or self.too_large(
-            "init_r", self.init_r, architecture
-        )
-
-    def expected_trainable(self, architecture: Architecture) -> int:
-        """init_r * (inputs + outputs + 1) for each linear layer in the targets."""
-        sizes = architecture.linear_sizes(self.targets)
-        return self.init_r * (sum(map(sum, sizes)) + len(sizes))
+        return self.too_large("init_r", architecture)
 
     def has_zero_gradient(self, name: str) -> bool:
         """Singular values have one, but start at zero and are set to zero again where pruned."""
@@ -134,3 +125,8 @@ class AdaLoRA(TargetedPeftMethod):
         config.rank_pattern = vars(allocator).get("pattern")
         tuner.update_and_allocate(step)
         allocator.pattern, config.rank_pattern = config.rank_pattern, None
+
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """Ranks that a tiny model has."""
+        return {"init_r": 6, "target_r": 4}

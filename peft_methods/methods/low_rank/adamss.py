@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
@@ -58,27 +58,23 @@ class AdaMSS(TargetedPeftMethod):
         from peft import AdamssConfig
 
         return AdamssConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             num_subspaces=self.num_subspaces,
             subspace_rank=1,
             random_seed=drawn_seed(),
         )
 
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """num_subspaces * rank + outputs for each linear layer in the targets."""
+        sizes = architecture.linear_sizes(self.targets)
+        return sum(self.num_subspaces * self.rank + outputs for _, outputs in sizes)
+
+    def misfit(self, architecture: Architecture) -> str | None:
+        """Directions and clusters are at most as many as rows or columns."""
+        return self.too_large("rank", architecture) or self.too_large("num_subspaces", architecture)
+
     @classmethod
     def example_settings(cls) -> dict[str, int]:
         """A rank that a tiny model has."""
         return {"rank": 8}
-
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; directions and clusters are at most as many as rows or columns."""
-        return (
-            super().unsupported(architecture, device)
-            or self.too_large("rank", self.rank, architecture)
-            or self.too_large("num_subspaces", self.num_subspaces, architecture)
-        )
-
-    def expected_trainable(self, architecture: Architecture) -> int:
-        """A direction for each cluster and a weight for each row of each linear layer."""
-        sizes = architecture.linear_sizes(self.targets)
-        return sum(self.num_subspaces * self.rank + outputs for _, outputs in sizes)

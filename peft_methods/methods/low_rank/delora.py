@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count, Positive, Share
 
@@ -29,8 +29,8 @@ class DeLoRA(TargetedPeftMethod):
         citations=("bini2025delora",),
         trained="low-rank updates of unit directions, and their strength",
         about=(
-            "learns the directions of a low-rank update, which are normalised, apart from one "
-            "number for each matrix, which bounds how far it moves."
+            "learns the normalised directions of a low-rank update, and beside them one number for "
+            "each matrix, which bounds how far it moves."
         ),
         aliases=r"(?<![a-z])de-?lora",
         saved_format="peft",
@@ -52,7 +52,7 @@ class DeLoRA(TargetedPeftMethod):
         from peft import DeloraConfig
 
         return DeloraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             delora_lambda=self.delora_lambda,
             module_dropout=self.module_dropout,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, LoRA
+from peft_methods.methods.low_rank.lora import LoRA
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count, Share
 
@@ -31,8 +32,8 @@ class EVA(LoRA):
         citations=("paischer2024eva",),
         trained="low-rank updates that start with the main directions of the inputs (rho = 1)",
         about=(
-            "passes some training rows before training and starts LoRA's down-projections with the "
-            "main directions of each layer's inputs."
+            "passes some rows through the model before training and starts LoRA's down-projections "
+            "with the main directions of each layer's inputs."
         ),
         aliases=r"^eva\b|\beva[\s_-]?lora|lora.*\beva\b",
         saved_format="peft",
@@ -72,11 +73,9 @@ class EVA(LoRA):
         config.init_lora_weights, config.eva_config = True, None
         return wrapped
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As LoRA; there are as many directions as inputs."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
-        )
+    def misfit(self, architecture: Architecture) -> str | None:
+        """There are as many directions as inputs."""
+        return self.too_large("rank", architecture)
 
 
 def _inputs_of_tokens(inputs: Any, mask: Tensor, _: str) -> Tensor:

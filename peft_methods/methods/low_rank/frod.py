@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo, ParamGroup
-from peft_methods.methods.low_rank.lora import compared
-from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, with_sparse_tensors
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Positive, Share
 
 if TYPE_CHECKING:
@@ -63,14 +63,17 @@ class FRoD(TargetedPeftMethod):
         from peft import FrodConfig
 
         return FrodConfig(
-            **self.common(context),
+            **self.common(model, context),
             sparse_rate=self.sparse_rate,
             regularization_alpha=self.regularization_alpha,
             frod_dropout=self.dropout,
             projection_prng_key=drawn_seed(),
-            fan_in_fan_out=has_transposed_weights(model),
             progressbar=False,
         )
+
+    def wrapping(self) -> AbstractContextManager[Any]:
+        """The rotations are a sparse matrix, with which PEFT multiplies in every step."""
+        return with_sparse_tensors()
 
     def param_groups(self, model: nn.Module, head: Sequence[str]) -> Sequence[ParamGroup]:
         """Return the head's group, and one of the rotations with their own rate."""

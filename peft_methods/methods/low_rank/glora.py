@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
@@ -51,7 +51,7 @@ class GLoRA(TargetedPeftMethod):
         """One factor of each product starts at zero, so the outputs are unchanged at first."""
         from peft import GloraConfig
 
-        return GloraConfig(**self.common(context), r=self.rank)
+        return GloraConfig(**self.common(model, context), r=self.rank)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """Two updates for each linear layer; for its bias a column of low rank and two numbers."""

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, NotNegativeCount, Positive, Share
 
 if TYPE_CHECKING:
@@ -52,27 +51,24 @@ class GraLoRA(TargetedPeftMethod):
         from peft import GraloraConfig
 
         return GraloraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             alpha=self.alpha,
             gralora_k=self.gralora_k,
             hybrid_r=self.hybrid_rank,
             gralora_dropout=self.dropout,
-            fan_in_fan_out=has_transposed_weights(model),
-        )
-
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; rank and sides are divided into blocks."""
-        if self.rank % self.gralora_k:
-            return (
-                f"{self.title}: methods.{self.name}.gralora_k = {self.gralora_k} does not divide "
-                f"rank = {self.rank}: set rank to a multiple of it"
-            )
-        return super().unsupported(architecture, device) or self.does_not_divide(
-            "gralora_k", self.gralora_k, architecture
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """(rank + hybrid_rank) * (inputs + outputs) for each linear layer in the targets."""
         sides = sum(map(sum, architecture.linear_sizes(self.targets)))
         return (self.rank + self.hybrid_rank) * sides
+
+    def misfit(self, architecture: Architecture) -> str | None:
+        """Rank and sides are divided into blocks."""
+        if self.rank % self.gralora_k:
+            return (
+                f"{self.title}: methods.{self.name}.gralora_k = {self.gralora_k} does not divide "
+                f"rank = {self.rank}: set rank to a multiple of it"
+            )
+        return self.does_not_divide("gralora_k", architecture)

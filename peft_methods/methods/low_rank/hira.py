@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Share
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ class HiRA(TargetedPeftMethod):
         citations=("huang2025hira",),
         trained="low-rank factors of the frozen weights' elements",
         about=(
-            "multiplies the elements of each weight matrix by a learned low-rank matrix, so that "
-            "the update itself has high rank."
+            "adds to each weight matrix its elementwise product with a learned low-rank matrix, so "
+            "that the update itself has high rank."
         ),
         aliases=r"\bhira\b",
         saved_format="peft",
@@ -53,10 +52,9 @@ class HiRA(TargetedPeftMethod):
         from peft import HiraConfig
 
         return HiraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             hira_dropout=self.dropout,
-            fan_in_fan_out=has_transposed_weights(model),
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:

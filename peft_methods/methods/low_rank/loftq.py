@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.low_rank.qlora import QLoRA
-from peft_methods.methods.low_rank.qlora_fp4 import AS_QLORA
+from peft_methods.methods.rates import AS_QLORA
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import has_transposed_weights
 
@@ -32,7 +32,7 @@ class LoftQ(QLoRA):
         trained="low-rank updates that start with the errors of a 4-bit base (one iteration)",
         about=(
             "starts LoRA's updates over 4-bit weights with the best low-rank approximation of the "
-            "rounding errors, so that the model begins closer to the one that was rounded."
+            "rounding errors, so that the model begins closer to the unrounded one."
         ),
         aliases=r"\bloftq\b",
         saved_format="peft",
@@ -71,8 +71,6 @@ class LoftQ(QLoRA):
             layer.lora_B[adapter].weight.data = left[:, : self.rank] * root
         return wrapped
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As QLoRA; there are as many directions as rows or columns."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
-        )
+    def misfit(self, architecture: Architecture) -> str | None:
+        """There are as many directions as rows or columns."""
+        return self.too_large("rank", architecture)

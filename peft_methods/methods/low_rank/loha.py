@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count, Positive, Share
 
@@ -29,8 +29,8 @@ class LoHa(TargetedPeftMethod):
         citations=("hyeonwoo2022fedpara",),
         trained="elementwise products of two low-rank updates",
         about=(
-            "adds the elementwise product of two low-rank matrices, whose rank can be the square "
-            "of theirs."
+            "adds to each weight matrix the elementwise product of two low-rank matrices, whose "
+            "rank can be the square of theirs."
         ),
         aliases=r"\bloha\b",
         saved_format="peft",
@@ -50,7 +50,7 @@ class LoHa(TargetedPeftMethod):
         from peft import LoHaConfig
 
         return LoHaConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             alpha=self.alpha,
             rank_dropout=self.rank_dropout,

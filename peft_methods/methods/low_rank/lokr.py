@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count, Positive, Share
 
@@ -30,8 +30,8 @@ class LoKr(TargetedPeftMethod):
         citations=("yeh2024lycoris",),
         trained="Kronecker products of a small and a low-rank matrix",
         about=(
-            "adds the Kronecker product of a small matrix and a larger one, which is itself of low "
-            "rank."
+            "adds to each weight matrix the Kronecker product of a small matrix and a larger one, "
+            "which is itself of low rank."
         ),
         aliases=r"\blokr\b",
         saved_format="peft",
@@ -53,7 +53,7 @@ class LoKr(TargetedPeftMethod):
         from peft import LoKrConfig
 
         return LoKrConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             alpha=self.alpha,
             decompose_factor=self.decompose_factor or -1,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.config import ModelKind
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -25,17 +23,6 @@ VARIANTS = (
     r"(?<![a-z])((ada|delta|dy|gra|long|qa|rand|rs|tiny|uni|vb|x)[\s_-]?|de|g|o)lora"
     r"|lora(\+|[\s_-]?(fa|plus|xs)\b)"
 )
-# For methods with updates as large as LoRA's whose authors name no rates for such models.
-AS_LORA: Mapping[ModelKind, DefaultRate] = {
-    "small_encoder": DefaultRate(2e-3, "as LoRA's"),
-    "encoder": DefaultRate(5e-4, "as LoRA's"),
-    "decoder": DefaultRate(2e-4, "as LoRA's"),
-}
-
-
-def compared(rate: float) -> DefaultRate:
-    """Return a rate that PEFT's own comparison of methods uses for a decoder."""
-    return DefaultRate(rate, "PEFT's method_comparison, for Llama 3.2 3B on MetaMathQA")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +59,15 @@ class LoRA(TargetedPeftMethod):
     alpha: Positive = 16
     dropout: Share = 0.0
 
-    def config(self, model: nn.Module, context: ApplyContext) -> LoraConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Up-projections start at zero, so the outputs are unchanged at first."""
         from peft import LoraConfig
 
         return LoraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            fan_in_fan_out=has_transposed_weights(model),
             **self.variant(),
         )
 

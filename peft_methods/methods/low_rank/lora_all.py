@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peft_methods.methods.base import MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, VARIANTS, LoRA
+from peft_methods.methods.low_rank.lora import VARIANTS, LoRA
 from peft_methods.methods.peft_method import Targets
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.layer_parts import ROLES
 

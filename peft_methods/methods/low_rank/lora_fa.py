@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, LoRA
+from peft_methods.methods.low_rank.lora import LoRA
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:

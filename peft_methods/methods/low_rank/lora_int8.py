@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from peft_methods.methods.base import MethodInfo
 from peft_methods.methods.low_rank.lora import VARIANTS
 from peft_methods.methods.low_rank.qlora import QLoRA
-from peft_methods.methods.low_rank.qlora_fp4 import AS_QLORA
+from peft_methods.methods.rates import AS_QLORA
 
 
 @dataclass(frozen=True, kw_only=True)

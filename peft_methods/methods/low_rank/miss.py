@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count, Share
 
@@ -25,7 +25,7 @@ class MiSS(TargetedPeftMethod):
         title="MiSS",
         family="low_rank",
         order=35,
-        paper="Kang and Yin 2024, arXiv:2409.15371",
+        paper="Kang & Yin 2024, arXiv:2409.15371",
         citations=("kang2024miss",),
         trained="one matrix per layer, repeated over groups of the inputs",
         about=(
@@ -36,7 +36,7 @@ class MiSS(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
-        learning_rates={**AS_LORA, "decoder": compared(1e-4)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
     takes_transposed = False
 
@@ -47,19 +47,17 @@ class MiSS(TargetedPeftMethod):
         """The matrix starts at zero, so the outputs are unchanged at first."""
         from peft import MissConfig
 
-        return MissConfig(**self.common(context), r=self.rank, miss_dropout=self.dropout)
+        return MissConfig(**self.common(model, context), r=self.rank, miss_dropout=self.dropout)
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """rank * outputs for each linear layer in the targets."""
+        return self.rank * sum(size for _, size in architecture.linear_sizes(self.targets))
+
+    def misfit(self, architecture: Architecture) -> str | None:
+        """There are as many groups of inputs as the rank."""
+        return self.too_large("rank", architecture)
 
     @classmethod
     def example_settings(cls) -> dict[str, int]:
         """A rank that a tiny model has."""
         return {"rank": 8}
-
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; there are as many groups of inputs as the rank."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
-        )
-
-    def expected_trainable(self, architecture: Architecture) -> int:
-        """rank * outputs for each linear layer in the targets."""
-        return self.rank * sum(size for _, size in architecture.linear_sizes(self.targets))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from peft_methods.methods.base import DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, LoRA
+from peft_methods.methods.low_rank.lora import LoRA
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 
 
@@ -45,8 +46,6 @@ class PiSSA(LoRA):
         """The exact decomposition, not the faster random one."""
         return {"init_lora_weights": "pissa"}
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As LoRA; there are as many directions as rows or columns."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
-        )
+    def misfit(self, architecture: Architecture) -> str | None:
+        """There are as many directions as rows or columns."""
+        return self.too_large("rank", architecture)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.low_rank.vera import VeRA
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:

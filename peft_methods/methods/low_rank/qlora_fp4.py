@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peft_methods.methods.base import DefaultRate, MethodInfo
+from peft_methods.methods.base import MethodInfo
 from peft_methods.methods.low_rank.lora import VARIANTS
 from peft_methods.methods.low_rank.qlora import QLoRA
-from peft_methods.models.config import ModelKind
-
-AS_QLORA: Mapping[ModelKind, DefaultRate] = {
-    "small_encoder": DefaultRate(2e-3, "as QLoRA's"),
-    "encoder": DefaultRate(5e-4, "as QLoRA's"),
-    "decoder": DefaultRate(2e-4, "as QLoRA's"),
-}
+from peft_methods.methods.rates import AS_QLORA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
@@ -53,26 +52,23 @@ class RandLoRA(TargetedPeftMethod):
         from peft import RandLoraConfig
 
         return RandLoraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             randlora_alpha=self.alpha,
             randlora_dropout=self.dropout,
             projection_prng_key=drawn_seed(),
-            fan_in_fan_out=has_transposed_weights(model),
-        )
-
-    @classmethod
-    def example_settings(cls) -> dict[str, int]:
-        """A rank that a tiny model has."""
-        return {"rank": 8}
-
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; the random matrices may not be larger than the targets."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """For each matrix of `rank` that the shorter side takes: rank + the shorter side."""
         sides = (min(sizes) for sizes in architecture.linear_sizes(self.targets))
         return sum(-(-side // self.rank) * (self.rank + side) for side in sides)
+
+    def misfit(self, architecture: Architecture) -> str | None:
+        """The random matrices may not be larger than the targets."""
+        return self.too_large("rank", architecture)
+
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """A rank that a tiny model has."""
+        return {"rank": 8}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from peft_methods.methods.base import MethodInfo
-from peft_methods.methods.low_rank.lora import AS_LORA, LoRA
+from peft_methods.methods.low_rank.lora import LoRA
+from peft_methods.methods.rates import AS_LORA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Share
 
 if TYPE_CHECKING:
@@ -58,22 +57,19 @@ class TinyLoRA(TargetedPeftMethod):
         from peft import TinyLoraConfig
 
         return TinyLoraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             u=self.u,
             weight_tying=self.weight_tying,
             projection_seed=drawn_seed() // 2,  # PEFT adds the number of the layer
             tinylora_dropout=self.dropout,
-            fan_in_fan_out=has_transposed_weights(model),
-        )
-
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; there are as many singular vectors as the shorter side."""
-        return super().unsupported(architecture, device) or self.too_large(
-            "rank", self.rank, architecture
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """`u` weights for each group of linear layers; without tying, each is a group."""
         layers = len(architecture.linear_sizes(self.targets))
         return self.u * max(1, round(layers * (1 - self.weight_tying)))
+
+    def misfit(self, architecture: Architecture) -> str | None:
+        """There are as many singular vectors as the shorter side."""
+        return self.too_large("rank", architecture)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.rates import UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Share
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class UniLoRA(TargetedPeftMethod):
         strategies=("ddp",),  # all layers share the vector
         learning_rates={
             "encoder": DefaultRate(2e-2, "as VeRA's, which trains as few weights", head=1e-2),
-            "decoder": compared(1e-4),
+            "decoder": UNTUNED,
         },
     )
     added_in = (0, 20)
@@ -55,25 +54,24 @@ class UniLoRA(TargetedPeftMethod):
         from peft import UniLoraConfig
 
         return UniLoraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             theta_d_length=self.theta_d_length,
             unilora_dropout=self.dropout,
             proj_seed=drawn_seed(),
-            fan_in_fan_out=has_transposed_weights(model),
         )
-
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; every element of the vector must have a place."""
-        places = self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
-        if 0 < places < self.theta_d_length:
-            return (
-                f"{self.title}: methods.{self.name}.theta_d_length = {self.theta_d_length}, but "
-                f"its targets in {architecture.model_type!r} have {places} weights: set it to "
-                f"{places} or less"
-            )
-        return super().unsupported(architecture, device)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """The length of the vector, for any model."""
         return self.theta_d_length
+
+    def misfit(self, architecture: Architecture) -> str | None:
+        """Every element of the vector must have a place."""
+        places = self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
+        if places >= self.theta_d_length:
+            return None
+        return (
+            f"{self.title}: methods.{self.name}.theta_d_length = {self.theta_d_length}, but the "
+            f"updates of its targets in {architecture.model_type!r} have {places} weights: set it "
+            f"to {places} or less"
+        )

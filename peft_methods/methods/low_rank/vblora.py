@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo, ParamGroup
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
@@ -62,19 +61,13 @@ class VBLoRA(TargetedPeftMethod):
         from peft import VBLoRAConfig
 
         return VBLoRAConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             num_vectors=self.num_vectors,
             vector_length=self.vector_length,
             topk=self.topk,
             vblora_dropout=self.dropout,
-            fan_in_fan_out=has_transposed_weights(model),
         )
-
-    @classmethod
-    def example_settings(cls) -> dict[str, int]:
-        """Vectors that are short enough for a tiny model."""
-        return {"vector_length": 8, "num_vectors": 32}
 
     def param_groups(self, model: nn.Module, head: Sequence[str]) -> Sequence[ParamGroup]:
         """Return the head's group, and one of the logits with their own rate."""
@@ -82,18 +75,21 @@ class VBLoRA(TargetedPeftMethod):
         own = ParamGroup(logits, self.learning_rate * self.logits_rate_ratio)
         return (*super().param_groups(model, head), own)
 
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; rows and columns are divided into vectors, which are in the bank."""
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """The bank, and for each vector of the low-rank matrices one logit a vector of the bank."""
+        length, sides = self.vector_length, sum(map(sum, architecture.linear_sizes(self.targets)))
+        return self.num_vectors * (length + self.rank * sides // length)
+
+    def misfit(self, architecture: Architecture) -> str | None:
+        """Rows and columns are divided into vectors, which are in the bank."""
         if self.topk > self.num_vectors:
             return (
                 f"{self.title}: methods.{self.name}.topk = {self.topk}, but the bank has "
                 f"{self.num_vectors} vectors: set it to {self.num_vectors} or less"
             )
-        return super().unsupported(architecture, device) or self.does_not_divide(
-            "vector_length", self.vector_length, architecture
-        )
+        return self.does_not_divide("vector_length", architecture)
 
-    def expected_trainable(self, architecture: Architecture) -> int:
-        """The bank, and for each vector of the low-rank matrices one logit a vector of the bank."""
-        length, sides = self.vector_length, sum(map(sum, architecture.linear_sizes(self.targets)))
-        return self.num_vectors * (length + self.rank * sides // length)
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """Vectors that are short enough for a tiny model."""
+        return {"vector_length": 8, "num_vectors": 32}

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.low_rank.lora import compared
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
@@ -51,11 +50,10 @@ class VeRA(TargetedPeftMethod):
     def options(self, model: nn.Module, context: ApplyContext) -> dict[str, Any]:
         """Return the arguments of the config but for the dropout."""
         return {
-            **self.common(context),
+            **self.common(model, context),
             "r": self.rank,
             "d_initial": self.d_initial,
             "projection_prng_key": drawn_seed(),
-            "fan_in_fan_out": has_transposed_weights(model),
         }
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:

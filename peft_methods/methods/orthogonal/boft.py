@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
-    from peft import BOFTConfig
+    from peft import PeftConfig
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class BOFT(FittedPeftMethod):
+class BOFT(TargetedPeftMethod):
     """Blocks of `boft_block_size` inputs are rotated, and outputs scaled.
 
     There is one butterfly factor: PEFT computes several only with a CUDA extension that it compiles
@@ -43,19 +43,18 @@ class BOFT(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         start_tolerance=1e-5,  # the bias is subtracted and added again
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     boft_block_size: Count = 4
 
-    def config(self, model: nn.Module, context: ApplyContext) -> BOFTConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The rotations start as the identity, the scales at one."""
         from peft import BOFTConfig
 
         return BOFTConfig(
-            **self.common(context),
+            **self.common(model, context),
             boft_block_size=self.boft_block_size,
             boft_block_num=0,
             boft_n_butterfly_factor=1,
@@ -73,10 +72,10 @@ class BOFT(FittedPeftMethod):
             layer._FBD_CUDA = before
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """A square matrix for each block of inputs, and a scale for each output."""
+        """boft_block_size * inputs + outputs for each linear layer in the targets."""
         sizes = architecture.linear_sizes(self.targets)
         return sum(self.boft_block_size * inputs + outputs for inputs, outputs in sizes)
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """Blocks have to divide the inputs."""
-        return self.not_dividing("boft_block_size", (inputs for inputs, _ in sizes), model_type)
+        return self.does_not_divide("boft_block_size", architecture, lambda size: size[:1])

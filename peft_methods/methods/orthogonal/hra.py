@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.rates import AS_LORA, OF_LORA
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:
-    from peft import HRAConfig
+    from peft import PeftConfig
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class HRA(FittedPeftMethod):
+class HRA(TargetedPeftMethod):
     """A product of `rank` reflections, an even number: each pair starts as the identity."""
 
     info = MethodInfo(
@@ -38,26 +38,22 @@ class HRA(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         start_tolerance=1e-5,  # two equal reflections cancel but for rounding
-        learning_rates={**AS_LORA, "decoder": DefaultRate(2e-4, OF_LORA)},
+        learning_rates=AS_LORA,
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     rank: Annotated[int, Field(ge=2, multiple_of=2)] = 8
 
-    def config(self, model: nn.Module, context: ApplyContext) -> HRAConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Reflections start in pairs that cancel."""
         from peft import HRAConfig
 
-        return HRAConfig(
-            **self.common(context),
-            r=self.rank,
-        )
+        return HRAConfig(**self.common(model, context), r=self.rank)
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """A vector of inputs for each reflection."""
+        """rank * inputs for each linear layer in the targets."""
         return self.rank * sum(inputs for inputs, _ in architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """There can be as many reflections as inputs."""
-        return self.above_limit("rank", min(inputs for inputs, _ in sizes), model_type)
+        return self.too_large("rank", architecture, lambda size: size[0])

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.rates import AS_LORA, COMPARISON
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:
-    from peft import OSFConfig
+    from peft import PeftConfig
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class OSF(FittedPeftMethod):
+class OSF(TargetedPeftMethod):
     """The share `effective_rank` of the largest singular directions is kept.
 
     The others are trained, and their gradients are made orthogonal to those that are kept.
@@ -31,7 +31,7 @@ class OSF(FittedPeftMethod):
         order=5,
         paper="Nayak et al. 2025, arXiv:2504.07097",
         citations=("nayak2025osf",),
-        trained="the smaller half of the singular directions of chosen matrices",
+        trained="the smaller singular directions of chosen matrices, by default half of them",
         about=(
             "splits frozen matrices into singular directions, keeps the large ones and "
             "trains the small ones orthogonally to them, so that less of what the model "
@@ -43,24 +43,20 @@ class OSF(FittedPeftMethod):
         mergeable=True,
         start_tolerance=1e-5,  # two equal products are subtracted
         strategies=("ddp",),  # FSDP replaces parameters, and with them the hooks of gradients
-        learning_rates={**AS_LORA, "decoder": DefaultRate(5e-5, COMPARISON)},
+        learning_rates={**AS_LORA, "decoder": compared(5e-5)},
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     effective_rank: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
-    def config(self, model: nn.Module, context: ApplyContext) -> OSFConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The product of the trained directions starts as it is in the matrix."""
         from peft import OSFConfig
 
-        return OSFConfig(
-            **self.common(context),
-            effective_rank=self.effective_rank,
-        )
+        return OSFConfig(**self.common(model, context), effective_rank=self.effective_rank)
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """Two singular vectors and a value for each trained direction."""
+        """inputs + outputs + 1 for each trained direction of each linear layer in the targets."""
         sizes = architecture.linear_sizes(self.targets)
         return sum((sum(size) + 1) * (min(size) - self.kept(size)) for size in sizes)
 
@@ -68,11 +64,11 @@ class OSF(FittedPeftMethod):
         """The number of directions that are kept of a matrix with these inputs and outputs."""
         return int(min(size) * self.effective_rank)
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """At least one direction has to be kept."""
-        if all(map(self.kept, sizes)):
+        if all(map(self.kept, architecture.linear_sizes(self.targets))):
             return None
         return (
             f"{self.title}: methods.{self.name}.effective_rank = {self.effective_rank} keeps no "
-            f"direction of a target in {model_type!r}; set it higher"
+            f"direction of a target in {architecture.model_type!r}: set it higher"
         )

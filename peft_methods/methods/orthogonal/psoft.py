@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
-    from peft import PsoftConfig
+    from peft import PeftConfig
     from torch import nn
 
 SUBSPACES = ("_psoft_A_cache", "_psoft_B_cache")  # PEFT's names of the singular vectors
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSOFT(FittedPeftMethod):
+class PSOFT(TargetedPeftMethod):
     """A rotation of the first `rank` singular directions, with a scale before and after it.
 
     PEFT computes the singular vectors again when it loads a model, and their signs depend on the
@@ -43,19 +43,18 @@ class PSOFT(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         strategies=("ddp",),  # the singular vectors would have to be computed before sharding
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
-
-    added_in: ClassVar[tuple[int, int]] = (0, 19)
-    takes_transposed: ClassVar[bool] = False
+    added_in = (0, 19)
+    takes_transposed = False
 
     rank: Count = 32
 
-    def config(self, model: nn.Module, context: ApplyContext) -> PsoftConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The rotation starts as the identity, the scales at one."""
         from peft import PsoftConfig
 
-        return PsoftConfig(**self.common(context), r=self.rank, psoft_alpha=self.rank)
+        return PsoftConfig(**self.common(model, context), r=self.rank, psoft_alpha=self.rank)
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Wrap the model, and make parameters of the singular vectors."""
@@ -81,15 +80,15 @@ class PSOFT(FittedPeftMethod):
         }
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """The upper triangle of a skew-symmetric matrix and two scales for each target."""
+        """rank * (rank - 1) / 2 + 2 * rank for each linear layer in the targets."""
         own = self.rank * (self.rank - 1) // 2 + 2 * self.rank
         return own * len(architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """A matrix has as many singular directions as its shorter side is long."""
-        return self.above_limit("rank", min(map(min, sizes)), model_type)
+        return self.too_large("rank", architecture)
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """A rank that fits the matrices of a tiny model."""
         return {"rank": 8}

@@ -40,7 +40,7 @@ class PTuning(PromptTuning):
         strategies=("ddp",),
         learning_rates={
             "encoder": DefaultRate(1e-3, EXAMPLE),
-            "decoder": DefaultRate(1e-4, UNTUNED),
+            "decoder": UNTUNED,
         },
     )
 
@@ -67,5 +67,5 @@ class PTuning(PromptTuning):
     def expected_trainable(self, architecture: Architecture) -> int:
         """A vector for each virtual token, and three linear maps with biases."""
         width, hidden = architecture.embedding_width, self.encoder_hidden_size
-        network = width * hidden + hidden + hidden * hidden + hidden + hidden * width + width
+        network = (width + 1) * hidden + (hidden + 1) * hidden + (hidden + 1) * width
         return self.num_virtual_tokens * width + network

@@ -12,7 +12,7 @@ from peft_methods.methods.base import (
     MethodInfo,
     freeze_all_but,
 )
-from peft_methods.methods.rates import COMPARISON
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.decoder_maps import DECODER_MAPS
 from peft_methods.recipes.schema import Count
@@ -52,7 +52,7 @@ class PTuningV2(Method):
         strategies=("ddp",),
         learning_rates={
             "encoder": DefaultRate(1e-2, "PEFT's example of prefixes, for RoBERTa-large on MRPC"),
-            "decoder": DefaultRate(1e-3, COMPARISON),
+            "decoder": compared(1e-3),
         },
     )
 

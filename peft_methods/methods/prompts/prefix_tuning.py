@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from peft_methods.methods.base import DefaultRate, MethodInfo
 from peft_methods.methods.prompts.p_tuning_v2 import PTuningV2, prefix_width
 from peft_methods.methods.prompts.prompt_tuning import EXAMPLE
-from peft_methods.methods.rates import COMPARISON
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
@@ -41,7 +41,7 @@ class PrefixTuning(PTuningV2):
         strategies=("ddp",),
         learning_rates={
             "encoder": DefaultRate(1e-2, EXAMPLE),
-            "decoder": DefaultRate(1e-3, COMPARISON),
+            "decoder": compared(1e-3),
         },
     )
 
@@ -62,12 +62,9 @@ class PrefixTuning(PTuningV2):
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """A vector for each virtual token, and two linear maps with biases."""
-        width, hidden, whole = (
-            architecture.hidden,
-            self.encoder_hidden_size,
-            prefix_width(architecture),
-        )
-        return self.num_virtual_tokens * width + (width + 1) * hidden + (hidden + 1) * whole
+        width, hidden = architecture.hidden, self.encoder_hidden_size
+        network = (width + 1) * hidden + (hidden + 1) * prefix_width(architecture)
+        return self.num_virtual_tokens * width + network
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, Targets
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 
 if TYPE_CHECKING:
-    from peft import IA3Config
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -59,20 +58,19 @@ class IA3(TargetedPeftMethod):
 
     targets: Targets = ("key", "value", "ffn_output")
 
-    def config(self, model: nn.Module, context: ApplyContext) -> IA3Config:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Rescale the targets' outputs, for `ffn_output` its inputs. Vectors start at one."""
         from peft import IA3Config
 
         feedforward = [role for role in self.targets if role in self.scaled_at_inputs]
         pattern = context.architecture.pattern
         return IA3Config(
-            **self.common(context),
+            **self.common(model, context),
             feedforward_modules=pattern(feedforward) if feedforward else [],
-            fan_in_fan_out=has_transposed_weights(model),
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """One vector per target and layer, as long as the outputs (`ffn_output`: the inputs)."""
+        """outputs (`ffn_output`: inputs) for each linear layer in the targets."""
         others = [role for role in self.targets if role not in self.scaled_at_inputs]
         inputs = architecture.linear_sizes(set(self.targets) - set(others))
         outputs = architecture.linear_sizes(others)

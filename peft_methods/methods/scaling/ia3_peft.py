@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from peft_methods.methods.base import DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import Targets
-from peft_methods.methods.rates import COMPARISON
+from peft_methods.methods.rates import compared
 from peft_methods.methods.scaling.ia3 import IA3
 from peft_methods.models.architecture import Architecture
 
@@ -41,7 +41,7 @@ class IA3PEFT(IA3):
         mergeable=True,
         learning_rates={
             "encoder": DefaultRate(1e-3, "PEFT's example, for RoBERTa-large on MRPC"),
-            "decoder": DefaultRate(1e-3, COMPARISON),
+            "decoder": compared(1e-3),
         },
     )
 

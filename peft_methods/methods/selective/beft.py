@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import without_warnings
-from peft_methods.methods.peft_method import TargetedPeftMethod, Targets
-from peft_methods.methods.rates import OF_BITFIT, UNTUNED
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod, Targets, without_warnings
+from peft_methods.methods.rates import AS_BITFIT, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.linear_layers import roles_of
 
 if TYPE_CHECKING:
-    from peft import BeftConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -38,33 +37,25 @@ class BEFT(TargetedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=False,  # a model without biases has none to add them to
-        learning_rates={
-            "small_encoder": DefaultRate(2e-3, OF_BITFIT),
-            "encoder": DefaultRate(1e-3, OF_BITFIT),
-            "decoder": DefaultRate(1e-4, UNTUNED),
-        },
+        learning_rates={**AS_BITFIT, "decoder": UNTUNED},
     )
-
-    added_in: ClassVar[tuple[int, int]] = (0, 20)
-    takes_transposed: ClassVar[bool] = False
+    added_in = (0, 20)
+    takes_transposed = False
 
     targets: Targets = ("value",)
 
-    def config(self, model: nn.Module, context: ApplyContext) -> BeftConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The biases start at zero."""
         from peft import BeftConfig
 
-        return BeftConfig(
-            **self.common(context),
-            init_weights=True,
-        )
+        return BeftConfig(**self.common(model, context), init_weights=True)
 
     def wrapping(self) -> AbstractContextManager[Any]:
         """PEFT warns that it cannot merge biases into layers without; here it never does."""
         return without_warnings()
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """As many as the targets have outputs."""
+        """outputs for each linear layer in the targets."""
         return sum(outputs for _, outputs in architecture.linear_sizes(self.targets))
 
     def has_zero_gradient(self, name: str) -> bool:

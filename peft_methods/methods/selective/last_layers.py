@@ -76,6 +76,6 @@ class LastLayers(Method):
         if self.count(architecture) >= architecture.layers:
             return (
                 f"{self.title}: methods.{self.name}.share = {self.share} is all layers of this "
-                f"{kind!r}; set it lower"
+                f"{kind!r}: set it lower"
             )
         return None

@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import without_warnings
-from peft_methods.methods.peft_method import PeftMethod
-from peft_methods.methods.rates import OF_BITFIT, UNTUNED
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import PeftMethod, without_warnings
+from peft_methods.methods.rates import AS_BITFIT, UNTUNED
 from peft_methods.models.architecture import Architecture
 
 if TYPE_CHECKING:
-    from peft import LNTuningConfig
+    from peft import PeftConfig
     from torch import nn
 
 
@@ -34,14 +33,10 @@ class LNTuning(PeftMethod):
         aliases=r"\bln[\s_-]?tuning|layer[\s_-]?norm[\s_-](only|tuning)|norm[\s_-]only",
         saved_format="peft",
         mergeable=True,
-        learning_rates={
-            "small_encoder": DefaultRate(2e-3, OF_BITFIT),
-            "encoder": DefaultRate(1e-3, OF_BITFIT),
-            "decoder": DefaultRate(1e-4, UNTUNED),
-        },
+        learning_rates={**AS_BITFIT, "decoder": UNTUNED},
     )
 
-    def config(self, model: nn.Module, context: ApplyContext) -> LNTuningConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Norms are found by their class, in the layers."""
         from peft import LNTuningConfig
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes, without_warnings
-from peft_methods.methods.peft_method import drawn_seed
-from peft_methods.methods.rates import AS_LORA, COMPARISON
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, with_sparse_tensors
+from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
-    from peft import ShiraConfig
+    from peft import PeftConfig
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class SHiRA(FittedPeftMethod):
+class SHiRA(TargetedPeftMethod):
     """As many weights of a matrix as LoRA of this `rank` would have, drawn at random."""
 
     info = MethodInfo(
@@ -40,42 +39,35 @@ class SHiRA(FittedPeftMethod):
         needs="linear layers",
         mergeable=True,
         reads_weights=True,
-        learning_rates={**AS_LORA, "decoder": DefaultRate(3e-4, COMPARISON)},
+        learning_rates={**AS_LORA, "decoder": compared(3e-4)},
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     rank: Count = 32
 
-    def config(self, model: nn.Module, context: ApplyContext) -> ShiraConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The places follow the seed of the run. The update starts at zero."""
         from peft import ShiraConfig
 
         return ShiraConfig(
-            **self.common(context),
+            **self.common(model, context),
             r=self.rank,
             random_seed=drawn_seed(),
         )
 
-    @contextmanager
-    def wrapping(self) -> Iterator[None]:
-        """Torch warns once in a process about sparse tensors. The first is made here."""
-        import torch
-
-        with without_warnings():
-            torch.sparse_coo_tensor(torch.zeros(2, 1), torch.zeros(1), (1, 1))
-            yield
+    def wrapping(self) -> AbstractContextManager[Any]:
+        """The update is a sparse tensor."""
+        return with_sparse_tensors()
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """rank * (inputs + outputs) weights of each target, as LoRA."""
+        """rank * (inputs + outputs) for each linear layer in the targets."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """A matrix has to have that many weights."""
-        limit = min(one * other // (one + other) for one, other in sizes)
-        return self.above_limit("rank", limit, model_type)
+        return self.too_large("rank", architecture, lambda size: math.prod(size) // sum(size))
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """Settings that fit the matrices of a tiny model."""
         return {"rank": 4}

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Share
 
 if TYPE_CHECKING:
-    from peft import SupertuningConfig
+    from peft import PeftConfig
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuperTuning(FittedPeftMethod):
+class SuperTuning(TargetedPeftMethod):
     """All but the share `sparsity` of a matrix, chosen by size: the largest, or the smallest."""
 
     info = MethodInfo(
@@ -38,27 +38,26 @@ class SuperTuning(FittedPeftMethod):
         mergeable=True,
         reads_weights=True,
         strategies=("ddp",),  # the places of the weights are not among what FSDP saves
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
-
-    added_in: ClassVar[tuple[int, int]] = (0, 21)
-    takes_transposed: ClassVar[bool] = False
+    added_in = (0, 21)
+    takes_transposed = False
 
     sparsity: Share = 0.99
     select_top: bool = True
 
-    def config(self, model: nn.Module, context: ApplyContext) -> SupertuningConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The update starts at zero."""
         from peft import SupertuningConfig
 
         return SupertuningConfig(
-            **self.common(context),
+            **self.common(model, context),
             sparsity=self.sparsity,
             select_top=self.select_top,
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """That share of each target's weights which is not left out, rounded down."""
+        """(1 - sparsity) * inputs * outputs, rounded down, for each linear layer in the targets."""
         sizes = architecture.linear_sizes(self.targets)
         return sum(self.chosen(inputs * outputs) for inputs, outputs in sizes)
 
@@ -66,11 +65,12 @@ class SuperTuning(FittedPeftMethod):
         """The number of trained weights of a matrix with this number of weights."""
         return int(weights * (1 - self.sparsity))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """At least one weight has to be trained."""
+        sizes = architecture.linear_sizes(self.targets)
         if all(self.chosen(inputs * outputs) for inputs, outputs in sizes):
             return None
         return (
             f"{self.title}: methods.{self.name}.sparsity = {self.sparsity} leaves nothing to "
-            f"train in {model_type!r}; set it lower"
+            f"train in {architecture.model_type!r}: set it lower"
         )

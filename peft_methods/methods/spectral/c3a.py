@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.rates import COMPARISON
+from peft_methods.methods.peft_method import TargetedPeftMethod
+from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
-    from peft import C3AConfig
+    from peft import PeftConfig
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class C3A(FittedPeftMethod):
+class C3A(TargetedPeftMethod):
     """A circulant block, which is one vector, for each `block_size` inputs and outputs."""
 
     info = MethodInfo(
@@ -42,33 +41,29 @@ class C3A(FittedPeftMethod):
             "encoder": DefaultRate(
                 3e-1, "PEFT's example, for RoBERTa-base on MRPC; the head's is LoRA's", head=5e-4
             ),
-            "decoder": DefaultRate(3e-1, COMPARISON),
+            "decoder": compared(3e-1),
         },
     )
-
-    takes_transposed: ClassVar[bool] = False
+    takes_transposed = False
 
     block_size: Count = 64
 
-    def config(self, model: nn.Module, context: ApplyContext) -> C3AConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The blocks start at random."""
         from peft import C3AConfig
 
-        return C3AConfig(
-            **self.common(context),
-            block_size=self.block_size,
-        )
+        return C3AConfig(**self.common(model, context), block_size=self.block_size)
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """A weight for each `block_size` weights of a target."""
+        """inputs * outputs / block_size for each linear layer in the targets."""
         sizes = architecture.linear_sizes(self.targets)
         return sum(inputs * outputs for inputs, outputs in sizes) // self.block_size
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """Blocks have to divide inputs and outputs."""
-        return self.not_dividing("block_size", itertools.chain(*sizes), model_type)
+        return self.does_not_divide("block_size", architecture)
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """Settings that fit the matrices of a tiny model."""
         return {"block_size": 8}

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.peft_method import drawn_seed
+from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive
 
 if TYPE_CHECKING:
-    from peft import FourierFTConfig
+    from peft import PeftConfig
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class FourierFT(FittedPeftMethod):
+class FourierFT(TargetedPeftMethod):
     """`n_frequency` coefficients of each update, times `scaling`, at random places."""
 
     info = MethodInfo(
@@ -43,34 +42,33 @@ class FourierFT(FittedPeftMethod):
             "encoder": DefaultRate(
                 6e-2, "PEFT's example, for RoBERTa-base on MRPC, its head's too", head=6e-3
             ),
-            "decoder": DefaultRate(1e-4, UNTUNED),
+            "decoder": UNTUNED,
         },
     )
 
     n_frequency: Count = 1000
     scaling: Positive = 150.0
 
-    def config(self, model: nn.Module, context: ApplyContext) -> FourierFTConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The frequencies follow the seed of the run."""
         from peft import FourierFTConfig
 
         return FourierFTConfig(
-            **self.common(context),
+            **self.common(model, context),
             n_frequency=self.n_frequency,
             scaling=self.scaling,
             random_loc_seed=drawn_seed(),
-            fan_in_fan_out=has_transposed_weights(model),
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """The coefficients of each target."""
+        """n_frequency for each linear layer in the targets."""
         return self.n_frequency * len(architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """A matrix has as many frequencies as weights."""
-        return self.above_limit("n_frequency", min(one * other for one, other in sizes), model_type)
+        return self.too_large("n_frequency", architecture, math.prod)
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """Settings that fit the matrices of a tiny model."""
         return {"n_frequency": 64}

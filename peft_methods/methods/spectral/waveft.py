@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
-from peft_methods.methods.fitted_method import FittedPeftMethod, Sizes
-from peft_methods.methods.peft_method import drawn_seed
+from peft_methods.methods.base import ApplyContext, MethodInfo
+from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive
 
 if TYPE_CHECKING:
-    from peft import WaveFTConfig
+    from peft import PeftConfig
     from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaveFT(FittedPeftMethod):
+class WaveFT(TargetedPeftMethod):
     """`n_frequency` coefficients of each update, times `scaling`, at random places."""
 
     info = MethodInfo(
@@ -38,34 +37,33 @@ class WaveFT(FittedPeftMethod):
         saved_format="peft",
         needs="linear layers",
         mergeable=True,
-        learning_rates={**AS_LORA, "decoder": DefaultRate(1e-4, UNTUNED)},
+        learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
 
     n_frequency: Count = 2592
     scaling: Positive = 25.0
 
-    def config(self, model: nn.Module, context: ApplyContext) -> WaveFTConfig:
+    def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The places follow the seed of the run. The coefficients start at zero."""
         from peft import WaveFTConfig
 
         return WaveFTConfig(
-            **self.common(context),
+            **self.common(model, context),
             n_frequency=self.n_frequency,
             scaling=self.scaling,
             wavelet_family="db1",
             random_loc_seed=drawn_seed(),
-            fan_in_fan_out=has_transposed_weights(model),
         )
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """The coefficients of each target."""
+        """n_frequency for each linear layer in the targets."""
         return self.n_frequency * len(architecture.linear_sizes(self.targets))
 
-    def misfit(self, sizes: Sizes, model_type: str) -> str | None:
+    def misfit(self, architecture: Architecture) -> str | None:
         """A matrix has as many coefficients as weights."""
-        return self.above_limit("n_frequency", min(one * other for one, other in sizes), model_type)
+        return self.too_large("n_frequency", architecture, math.prod)
 
     @classmethod
-    def example_settings(cls) -> dict[str, Any]:
+    def example_settings(cls) -> dict[str, int]:
         """Settings that fit the matrices of a tiny model."""
         return {"n_frequency": 64}

@@ -38,35 +38,92 @@ def trained_names(model: nn.Module) -> list[str]:
     return [name for name, p in model.named_parameters() if p.requires_grad]
 
 
+LARGE = "is too large for its targets in 'bert', the smallest of which has 32 inputs and 32 outputs"
+PARTS = "does not divide the sizes of its targets in 'bert' (32): set it to 32 or a divisor of 32"
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
-        ("shira", {"rank": 17}, "rank = 17 is too large for the targets in 'bert'; set it to 16"),
-        ("hra", {"rank": 34}, "rank = 34 is too large .* set it to 32 or less"),
-        ("psoft", {"rank": 33}, "rank = 33 is too large .* set it to 32 or less"),
-        ("deft", {"rank": 33}, "rank = 33 is too large .* set it to 32 or less"),
-        ("fourierft", {"n_frequency": 1025}, "n_frequency = 1025 is too large .* 1024 or less"),
-        ("waveft", {"n_frequency": 1025}, "n_frequency = 1025 is too large .* 1024 or less"),
-        ("oft", {"block_size": 5}, "block_size = 5 does not divide .* set it to a divisor of 32"),
-        ("boft", {"boft_block_size": 5}, "boft_block_size = 5 does not divide"),
-        ("c3a", {"block_size": 48}, "block_size = 48 does not divide"),
-        ("road", {"group_size": 64}, "group_size = 64 does not divide"),
+        *(
+            (name, {setting: limit + 1}, f"{setting} = {limit + 1} {LARGE}: set it to {limit} or ")
+            for name, setting, limit in (
+                ("adalora", "init_r", 32),
+                ("adamss", "rank", 32),
+                ("adamss", "num_subspaces", 32),
+                ("deft", "rank", 32),
+                ("eva", "rank", 32),
+                ("fourierft", "n_frequency", 1024),
+                ("loftq", "rank", 32),
+                ("miss", "rank", 32),
+                ("olora", "rank", 32),
+                ("pissa", "rank", 32),
+                ("psoft", "rank", 32),
+                ("randlora", "rank", 32),
+                ("shira", "rank", 16),
+                ("tinylora", "rank", 32),
+                ("waveft", "n_frequency", 1024),
+            )
+        ),
+        ("hra", {"rank": 34}, f"rank = 34 {LARGE}: set it to 32 or less"),
+        ("boft", {"boft_block_size": 5}, f"boft_block_size = 5 {PARTS}"),
+        ("c3a", {"block_size": 48}, f"block_size = 48 {PARTS}"),
+        ("gralora", {"gralora_k": 64, "rank": 64}, f"gralora_k = 64 {PARTS}"),
+        ("oft", {"block_size": 5}, f"block_size = 5 {PARTS}"),
+        ("road", {"group_size": 64}, f"group_size = 64 {PARTS}"),
+        ("vblora", {"vector_length": 24}, f"vector_length = 24 {PARTS}"),
+        ("compacter", {"phm_dim": 5}, "phm_dim = 5 does not divide the widths 32 and 8"),
+        ("adalora", {"target_r": 13}, "target_r = 13 is above init_r = 6"),
+        ("adalora", {"tinit": 0.5, "tfinal": 0.5}, "leaves no steps in which ranks fall"),
+        ("gralora", {"gralora_k": 3}, "gralora_k = 3 does not divide rank = 8"),
+        ("last_layers", {"share": 0.9}, "share = 0.9 is all layers"),
         ("osf", {"effective_rank": 0.01}, "effective_rank = 0.01 keeps no direction"),
         ("supertuning", {"sparsity": 1.0}, "sparsity = 1.0 leaves nothing to train"),
-        ("compacter", {"phm_dim": 5}, "phm_dim = 5 does not divide the widths 32 and 8"),
-        ("last_layers", {"share": 0.9}, "share = 0.9 is all layers"),
+        ("unilora", {"theta_d_length": 9999}, "have 1024 weights: set it to 1024 or less"),
+        ("vblora", {"topk": 300}, "topk = 300, but the bank has 32 vectors"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_training(
     name: str, settings: dict[str, Any], expected: str, tiny_models: dict[str, Path]
 ) -> None:
-    import re
-
     base = load(tiny_models["bert"])
     reason = method_of(name, **settings).unsupported(base.architecture, "cpu")
     assert reason is not None
     assert reason.startswith(METHODS[name].title)
-    assert re.search(expected, reason), reason
+    assert expected in reason
+
+
+WIDE = "has 32 inputs and 64 outputs: set it to"
+
+
+@pytest.mark.parametrize(
+    ("name", "fits", "refused", "expected"),
+    [
+        ("pissa", {"rank": 32}, {"rank": 33}, f"{WIDE} 32 or less"),
+        ("deft", {"rank": 64}, {"rank": 65}, f"{WIDE} 64 or less"),  # its limit: the outputs
+        ("hra", {"rank": 32}, {"rank": 34}, f"{WIDE} 32 or less"),  # and here the inputs
+        ("shira", {"rank": 21}, {"rank": 22}, f"{WIDE} 21 or less"),
+        ("c3a", {"block_size": 32}, {"block_size": 64}, "(32): set it to 32 or a divisor of 32"),
+        ("oft", {"block_size": 32}, {"block_size": 64}, "(32): set it to 32 or a divisor of 32"),
+        ("road", {"group_size": 64}, {"group_size": 48}, "(64): set it to 64 or a divisor of 64"),
+    ],
+)
+def test_limits_of_layers_that_are_not_square(
+    name: str,
+    fits: dict[str, int],
+    refused: dict[str, int],
+    expected: str,
+    tiny_models: dict[str, Path],
+) -> None:
+    architecture = load(tiny_models["bert"]).architecture
+    assert set(architecture.linear_sizes(("ffn_input",))) == {(32, 64)}
+    reasons = [
+        method_of(name, targets=("ffn_input",), **settings).unsupported(architecture, "cpu")
+        for settings in (fits, refused)
+    ]
+    assert reasons[0] is None
+    assert reasons[1] is not None
+    assert expected in reasons[1]
 
 
 @pytest.mark.parametrize(
@@ -78,25 +135,32 @@ def test_settings_that_fit_no_model_are_refused(name: str, settings: dict[str, A
         method_of(name, **settings)
 
 
-@pytest.mark.parametrize("name", ["shira", "fourierft", "waveft"])
-def test_places_follow_the_seed_of_the_run(name: str, tiny_models: dict[str, Path]) -> None:
-    """PEFT's own are the same in every run."""
-    places = []
+def drawn(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what a method draws and keeps beside the weights: matrices, or places in them."""
+    found = {n: b for n, b in model.named_buffers() if not n.endswith(("position_ids", "type_ids"))}
+    for name, module in model.named_modules():
+        for one in ("shira_indices", "indices", "waveft_indices"):
+            if hasattr(module, one):
+                found[f"{name}.{one}"] = getattr(module, one)["default"]
+    return {name: values.clone() for name, values in found.items()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["fourierft", "frod", "pvera", "randlora", "shira", "tinylora", "unilora", "vera", "waveft"],
+)
+def test_what_is_drawn_follows_the_seed_of_the_run(name: str, tiny_models: dict[str, Path]) -> None:
+    """PEFT's own is the same in every run."""
+    runs = []
     for seed in (3, 3, 4):
         base = load(tiny_models["bert"])
         torch.manual_seed(seed)
         context = ApplyContext(base.architecture, base.head, TASK.peft_type)
-        model = method_of(name).apply(base.model, context)
-        found = [
-            getattr(module, one)["default"].clone()
-            for module in model.modules()
-            for one in ("shira_indices", "indices", "waveft_indices")
-            if hasattr(module, one)
-        ]
-        assert len(found) == 4  # queries and values of two layers
-        places.append(torch.stack(found))
-    assert torch.equal(places[0], places[1])
-    assert not torch.equal(places[0], places[2])
+        runs.append(drawn(method_of(name).apply(base.model, context)))
+    one, again, other = runs
+    assert one
+    assert all(torch.equal(one[n], again[n]) for n in one)
+    assert not all(torch.equal(one[n], other[n]) for n in one)
 
 
 def test_butterflies_compile_nothing(tiny_models: dict[str, Path]) -> None:
