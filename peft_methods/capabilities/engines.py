@@ -62,9 +62,9 @@ def _default_losses(cell: Cell, ground: Ground, device: str, work: Path) -> Loss
 def _compare(engine: str, losses: Losses, expected: Losses, rounding: float) -> None:
     if len(losses) != len(expected):
         raise Broken(f"{engine} made {len(losses)} steps, {DEFAULT} {len(expected)}")
-    allowed = 10 * rounding * max(1.0, *map(abs, expected))  # differences grow from step to step
+    allowed = 10 * rounding * max(1.0, *map(abs, expected))
     for step, (one, other) in enumerate(zip(losses, expected, strict=True), 1):
-        if not abs(one - other) <= allowed:
+        if not abs(one - other) <= allowed * step:  # differences grow from step to step
             raise Broken(
                 f"the loss of step {step} is {other:.6g} with {DEFAULT}, {one:.6g} with {engine}"
             )

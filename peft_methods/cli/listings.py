@@ -13,7 +13,7 @@ from peft_methods.utils.sanitize import visible
 if TYPE_CHECKING:
     from peft_methods.recipes.schema import Recipe
 
-LEAST_ROOM = 24  # characters of a wrapped column
+LEAST_ROOM = 20  # characters of a wrapped column
 
 
 def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
