@@ -80,6 +80,25 @@ def test_resident_memory_may_differ_a_little_and_memory_of_a_gpu_may_not(
     assert [line.split()[0] for line in differences(one, other, *files)] == ["peak_memory_bytes"]
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "count"),
+    [
+        ("evaluate_allocated_bytes", 2**20, 0),
+        ("evaluate_allocated_bytes", 2**20 + 512, 1),
+        ("train_allocated_bytes", 512, 1),
+    ],
+)
+def test_on_a_gpu_only_peaks_outside_training_may_differ_by_a_block(
+    name: str, more: int, count: int, files: tuple[Path, Path]
+) -> None:
+    spec = replace(make_record().spec, device="cuda")
+    one, other = (
+        replace(made, metrics={**made.metrics, name: 2**28 + own}, spec=spec)
+        for made, own in ((warm_record(), more), (make_record(), 0))
+    )
+    assert len(differences(one, other, *files)) == count
+
+
 def test_losses_on_a_gpu_may_differ_by_rounding_unless_the_run_is_deterministic(
     files: tuple[Path, Path],
 ) -> None:

@@ -200,6 +200,15 @@ def test_decoder_never_accesses_the_host_while_it_is_captured(kind: str, tmp_pat
     assert int(found.count) == 17
 
 
+def test_batches_are_made_on_the_host_within_the_context_of_another_device(tmp_path: Path) -> None:
+    collate, _ = packed_batch("llama", tmp_path)
+    rows = [{"input_ids": [5, 6], "attention_mask": [1, 1], "labels": [5, 6]}]
+    with torch.device("meta"):  # as in the steps of models that make tensors without a device
+        batch = collate(rows)
+    kinds = {one.device.type for one in batch.values() if isinstance(one, torch.Tensor)}
+    assert kinds == {"cpu"}
+
+
 def test_batches_of_a_bucket_have_one_shape_and_all_tokens_are_in_a_sequence(
     tmp_path: Path,
 ) -> None:

@@ -61,6 +61,10 @@ class TokenCollator:
 
     def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Return the tensors of `empty` with these rows, their count, and that of their labels."""
+        with torch.device("cpu"):  # also where tensors are made on the model's device
+            return self._collated(rows)
+
+    def _collated(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         found = [self.labelled(row) for row in rows]
         tokens = sum(len(row["input_ids"]) for row in rows)
         places = sum(len(own) for own, _ in found)
