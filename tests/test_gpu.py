@@ -232,7 +232,7 @@ def test_runs_on_two_gpus_have_the_quality_of_those_on_one(tmp_path: Path) -> No
             "embedded",
             methods=["lora", "ia3"],
             seeds=2,
-            settings=SMALL,
+            settings=[*SMALL, "budget.epochs=20"],  # long enough for the counter of energy
             deterministic=True,
             devices=devices,
             results=tmp_path / folder,

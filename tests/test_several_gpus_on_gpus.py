@@ -84,4 +84,5 @@ def test_deterministic_runs_over_two_gpus_repeat_to_the_bit(tmp_path: Path) -> N
         ).records
         for name in ("a", "b")
     ]
+    assert [one.status for done in found for one in done] == ["ok", "ok"], found[0][0].message
     assert losses(found[0][0]) == losses(found[1][0])

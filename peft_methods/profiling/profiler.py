@@ -242,7 +242,7 @@ class Profiler:
         own = {
             "step_median_seconds": float(np.median(steps)) if steps else None,
             "step_p95_seconds": float(np.quantile(steps, 0.95)) if steps else None,
-            "energy_joules": meter.total("energy", "train"),
+            "energy_joules": meter.total("energy", "train") or None,  # the counter stood still
             "thermal_slowdown_seconds": meter.total("heat", "train"),
             "busy_share": share(meter.total("busy", "train"), meter.seconds("train")),
             **self._memory.metrics(),

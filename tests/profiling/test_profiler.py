@@ -56,6 +56,29 @@ def test_instruments_return_every_metric_or_none_on_a_cpu() -> None:
     assert profiler.environment()["gpu"] is None
 
 
+class EnergyCounter:
+    """A sensor that says in each reading that this much energy was used since it was started."""
+
+    def __init__(self, joules: float) -> None:
+        self.joules = joules
+
+    def start(self) -> None:
+        pass
+
+    def read(self) -> float:
+        return self.joules
+
+
+@pytest.mark.parametrize(("joules", "found"), [(0.0, None), (2.5, 2.5)])
+def test_training_too_short_for_the_counter_has_no_energy(joules: float, found: Any) -> None:
+    profiler = Profiler("cpu", lambda news: None, epochs=1)
+    profiler.meter._sensors = {"energy": EnergyCounter(joules)}
+    with profiler.running():
+        profiler.enter("train")
+        profiler.enter(None)
+    assert profiler.metrics()["energy_joules"] == found
+
+
 def test_training_peak_excludes_captured_steps() -> None:
     """A captured step has a second stream, and so a second cuBLAS workspace.
 

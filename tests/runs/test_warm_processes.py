@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from misbehaving_methods import Leaking, Misbehaving
 
 from builders import reproducible_results, small_runs
 from peft_methods.methods.base import Method
+from peft_methods.runs.isolation.process import RunProcess
 from peft_methods.runs.record import Record
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import new_scheduler
@@ -170,6 +172,20 @@ def test_runs_side_by_side_have_a_process_each(
     records = session.train(seeds_of(tiny_recipe, Leaking(learning_rate=5e-2), 6))
     assert len(set(session.processes.values())) == 2
     assert sum(isolation(record)["runs_before"] == 0 for record in records) == 2
+
+
+def test_first_run_of_a_process_does_not_ask_cuda(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has asked cannot fork ranks that use CUDA (torch poisons its forks)."""
+    (run,) = small_runs(tiny_recipe, "lora")
+
+    def fail() -> None:
+        raise AssertionError("CUDA was asked")
+
+    for name in ("is_available", "device_count"):
+        monkeypatch.setattr(torch.cuda, name, fail)
+    RunProcess().begin(run, torch.get_num_threads())
 
 
 def test_run_in_a_warm_process_can_time_out(

@@ -37,9 +37,12 @@ class RunProcess:
 
     def begin(self, run: RunSpec, threads: int) -> None:
         """Get ready for a run, and remember the state of the process."""
-        if self._compiled != (wanted := without_seed(run)):
+        wanted = without_seed(run)
+        # Not before the first run: torch would ask CUDA for its devices, and this process may have
+        # to fork ranks, which could not use CUDA then.
+        if self._compiled is not None and self._compiled != wanted:
             forget_compiled()
-            self._compiled = wanted
+        self._compiled = wanted
         count_compiled_anew()
         set_up_process(threads, deterministic=run.deterministic)
         _reset_settings()
