@@ -18,9 +18,7 @@ PEAKS = (
     *(f"{phase}_allocated_bytes" for phase in MEMORY_PHASES),
     *(f"{part}_bytes" for part in MEMORY_PARTS),
 )
-OUTSIDE_TRAINING = tuple(
-    f"{phase}_allocated_bytes" for phase in MEMORY_PHASES if phase != "train"
-)
+OUTSIDE_TRAINING = tuple(f"{phase}_allocated_bytes" for phase in MEMORY_PHASES if phase != "train")
 SIZES = ("method_parameters", "head_parameters", "checkpoint_bytes", "saved_model_bytes")
 LOSSES = ("train_loss", "validation_loss")
 # Between training steps torch's allocator hands out cached blocks, and a block whole if less than
