@@ -44,9 +44,10 @@ def measure(cell: Cell, ground: Ground, work: Path, saved: Path, device: str = "
     with found.check("trains"):
         (work / "first").mkdir(parents=True, exist_ok=True)
         before, first = weight_checks.snapshot(trial.model, work / "first"), _loss(trial)
-        training, losses = train(trial, work / "first")
+        last: list[float] = []
+        training, losses = train(trial, work / "first", at_end=lambda: last.append(_loss(trial)))
         evidence = _evidence(trial, before, training.decay)
-        _check_training(first, _loss(trial), evidence)
+        _check_training(first, last[0], evidence)
     if evidence is None:
         return found.result(started)
     outputs = trial.outputs()

@@ -11,7 +11,7 @@ from torch import nn
 
 from peft_methods.capabilities.cells import ROUNDING, Cell, Result
 from peft_methods.capabilities.findings import Broken, Findings, Unneeded
-from peft_methods.capabilities.stepping import TRAINERS, NothingDrawn, train
+from peft_methods.capabilities.stepping import TRAINERS, nothing_drawn, train
 from peft_methods.capabilities.toy import SEED, Ground, Trial, build, unsupported
 from peft_methods.runs.fitting_engine import with_fitting_engine
 from peft_methods.runs.run_paths import RunPaths
@@ -52,7 +52,7 @@ def check_engines(found: Findings, cell: Cell, ground: Ground, device: str, *, w
 def _losses(trial: Trial, work: Path) -> Losses:
     """Return the loss of each step, of a training that follows from its arithmetic alone."""
     _disturb(trial.model)
-    with NothingDrawn():
+    with nothing_drawn():
         return train(trial, work, trial.run.engine)[1]
 
 
