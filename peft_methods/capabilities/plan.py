@@ -56,7 +56,7 @@ class Fits:
         if isinstance(architecture, str):
             return architecture
         with contextlib.suppress(Exception):  # of any package's method
-            method = method_of(cell, self.ground.recipe(cell))
+            method = method_of(cell)
             return method.unsupported(architecture, self.device)
         return None
 

@@ -29,13 +29,14 @@ def _hash_of_files() -> str:
 def slice_of(
     stored: Mapping[Cell, Result], methods: Sequence[str], count: int, seed: str
 ) -> list[Cell]:
-    """Return some cells to measure again: passed ones, of different methods while there are any.
+    """Return some cells to measure again, of different methods while there are any.
 
-    Methods without stored cells are in their main cells. Cells of a family are neighbours.
+    All that are supported can be drawn, also those that failed. Methods without stored cells are in
+    their main cells. Cells of a family are neighbours.
     """
     known = {cell: one for cell, one in stored.items() if is_known(cell) and cell.method in methods}
     new = [method for method in methods if not any(cell.method == method for cell in known)]
-    pool = [cell for cell, one in known.items() if one.status == "passed"] + main_cells(new)
+    pool = [cell for cell, one in known.items() if one.status != "unsupported"] + main_cells(new)
     draw = random.Random(seed)
     shuffled = draw.sample(sorted(pool), len(pool))
     order = {method: place for place, method in enumerate(draw.sample(list(methods), len(methods)))}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -53,8 +54,13 @@ class Ignoring:
         """Do nothing."""
 
 
-def train(trial: Trial, work: Path, engine: str = DEFAULT) -> tuple[Training, tuple[float, ...]]:
-    """Train with an engine. Return the result and the loss of each step."""
+def train(
+    trial: Trial, work: Path, engine: str = DEFAULT, at_end: Callable[[], Any] = lambda: None
+) -> tuple[Training, tuple[float, ...]]:
+    """Train with an engine. Return the result and the loss of each step.
+
+    `at_end` is called after the last step, before the weights of the best epoch are restored.
+    """
     losses: list[float] = []
     trainer: Any = TRAINERS[engine]
 
@@ -66,14 +72,26 @@ def train(trial: Trial, work: Path, engine: str = DEFAULT) -> tuple[Training, tu
             losses.append(float(loss))
             return loss
 
+        def train(self, *arguments: Any, **options: Any) -> Any:
+            done = super().train(*arguments, **options)
+            at_end()
+            return done
+
     work.mkdir(parents=True, exist_ok=True)
     training = loop.train(trial.job(work), Ignoring(), trainer_class=Logged)
     return training, tuple(losses)
 
 
-def switch_off_dropout(model: nn.Module) -> bool:
-    """Switch off the dropout of a model, and return whether there was any."""
-    found = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p]
-    for module in found:
-        module.p = 0.0
-    return bool(found)
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Context manager in which dropout keeps everything, and noise is one everywhere.
+
+    An engine that packs rows draws for other shapes than one that pads them, so what is drawn
+    cannot be compared. The functions are replaced also for activations that are computed again.
+    """
+    with (
+        patch.object(torch, "randn_like", torch.ones_like),
+        patch.object(torch, "rand_like", torch.ones_like),
+        patch.object(nn.functional, "dropout", lambda input, *_, **__: input),
+    ):
+        yield

@@ -86,12 +86,15 @@ def _texts(spec: DataSpec, task: str) -> TextData:
     return splits.load(spec, TASKS[task])
 
 
-def method_of(cell: Cell, recipe: Recipe) -> Method:
-    """Return the method with the settings of its example, and a rate that teaches a tiny model."""
-    example = METHODS[cell.method].example_settings()
-    default = METHODS[cell.method].defaults(recipe).get("learning_rate", RATE)
-    rates = {"learning_rate": max(RATE, default), "head_learning_rate": RATE}
-    method: Method = METHODS.create(cell.method, {**rates, **example}, "capabilities")
+def method_of(cell: Cell) -> Method:
+    """Return the method with the settings of its example, and a rate that teaches a tiny model.
+
+    That is the highest of the method's default rates, of any kind of model, and `RATE` at least.
+    """
+    kind = METHODS[cell.method]
+    rate = max([RATE, *(default.value for default in kind.info.learning_rates.values())])
+    settings = {"learning_rate": rate, "head_learning_rate": RATE, **kind.example_settings()}
+    method: Method = METHODS.create(cell.method, settings, "capabilities")
     return method
 
 
@@ -192,7 +195,7 @@ def unsupported(cell: Cell, ground: Ground, device: str) -> Result | None:
     if isinstance(found, str):
         return Result(reason=found)
     try:
-        reason = method_of(cell, ground.recipe(cell)).unsupported(found, device)
+        reason = method_of(cell).unsupported(found, device)
     except Exception as error:  # of any package's method
         return Result(failed={"count": first_line(error)})
     return None if reason is None else Result(reason=reason)
@@ -201,7 +204,7 @@ def unsupported(cell: Cell, ground: Ground, device: str) -> Result | None:
 def build(cell: Cell, ground: Ground, device: str, work: Path, engine: str = DEFAULT) -> Trial:
     """Load the cell's model and apply its method, as a run does; the same way each time."""
     recipe = ground.recipe(cell)
-    run = RunSpec(recipe, method_of(cell, recipe), SEED, device, engine)
+    run = RunSpec(recipe, method_of(cell), SEED, device, engine)
     paths = RunPaths(work, _prerequisites(cell, run.method, ground, device, work))
     kept = Kept()
     base, model = model_of(run, paths, kept.texts(run), None, kept)

@@ -15,12 +15,14 @@ from peft_methods.capabilities.cells import CHECKS, Cell, Result
 from peft_methods.capabilities.checks import measure
 from peft_methods.capabilities.engines import measure_engines
 from peft_methods.capabilities.reload import problem_of
+from peft_methods.capabilities.stepping import TRAINERS
 from peft_methods.capabilities.toy import Ground
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.low_rank.lora import LoRA
 from peft_methods.methods.registry import METHODS
 from peft_methods.methods.selective.full import Full
 from peft_methods.models.architecture import Architecture
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 
 TASK = "text_classification"
 
@@ -67,7 +69,9 @@ class Drifting(Full):
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    return Ground.made(tmp_path_factory.mktemp("ground"), ["bert", "t5"], [TASK])
+    return Ground.made(
+        tmp_path_factory.mktemp("ground"), ["bert", "t5", "llama"], [TASK, "causal_lm"]
+    )
 
 
 def checked(
@@ -115,6 +119,52 @@ def test_error_of_a_library_fails_its_check_by_name(
     assert result.status == "failed"
     monkeypatch.setattr(LoRA, "unsupported", lambda *_: 1 / 0)
     assert measure(Cell("lora", "bert", TASK), ground, tmp_path, tmp_path).status == "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle(LoRA):
+    """Learns at so low a rate that its weights move and its loss does not."""
+
+    info = replace(LoRA.info, name="idle")
+
+    @classmethod
+    def example_settings(cls) -> dict[str, float]:
+        return {"learning_rate": 1e-6, "head_learning_rate": 1e-6}
+
+
+def test_loss_that_does_not_fall_is_found(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, result = checked(Idle, ground, tmp_path, monkeypatch)
+    assert result.failed.keys() == {"trains"}
+    assert "before training, and" in result.failed["trains"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        Cell("deft", "llama", "causal_lm"),
+        Cell("pvera", "llama", "causal_lm", checkpointing=True),
+        Cell("adapter_fusion", "bert", TASK, checkpointing=True),
+    ],
+    ids=lambda cell: cell.name.replace("/", "-"),
+)
+def test_engines_agree_in_all_steps(cell: Cell, ground: Ground, tmp_path: Path) -> None:
+    """Even if gradients start at zero but for rounding, or noise or dropout is drawn again."""
+    result = measure_engines(cell, ground, tmp_path, "cpu")
+    assert (result.passed, result.failed) == (("engines",), {})
+
+
+def test_difference_of_engines_that_grows_is_found(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(CudaGraphsTrainer):
+        def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+            return super().training_step(*arguments, **options) + 3e-5 * self.state.global_step
+
+    monkeypatch.setitem(TRAINERS, "cuda_graphs", Wrong)
+    result = measure_engines(Cell("lora", "bert", TASK), ground, tmp_path, "cpu")
+    assert result.failed["engines"].startswith("the loss of step 5 is")
 
 
 def test_engines_alone_are_measured(ground: Ground, tmp_path: Path) -> None:

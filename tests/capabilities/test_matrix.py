@@ -116,4 +116,6 @@ def test_slice_follows_its_seed_and_has_different_methods() -> None:
     refused = {cell: Result(reason="no") for cell in results}
     assert slice_of(refused, ["lora", "full"], 6, "") == []
     assert len(slice_of(results, ["lora"], 6, "")) == 6
+    failed = dict.fromkeys(results, BAD)
+    assert slice_of(failed, methods, 6, "") == slice_of(results, methods, 6, "")
     assert seed_of_source() == seed_of_source()

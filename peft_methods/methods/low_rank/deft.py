@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DEFT(TargetedPeftMethod):
-    """Matrix W becomes (I - Q P) W + Q R, with P and R trained and Q made of P."""
+    """Matrix W becomes (I - Q P) W + Q R, with P and R trained and Q made of P.
+
+    With "relu", the gradient of half of P is zero at first but for rounding, from which AdamW makes
+    steps of full size: losses of two engines or devices differ by up to 4e-3 after a few steps.
+    """
 
     info = MethodInfo(
         name="deft",

@@ -70,5 +70,5 @@ class RandLoRA(TargetedPeftMethod):
 
     @classmethod
     def example_settings(cls) -> dict[str, int]:
-        """A rank that a tiny model has."""
-        return {"rank": 8}
+        """A rank that a tiny model has, and an `alpha` of 20 times as much, as by default."""
+        return {"rank": 8, "alpha": 160}

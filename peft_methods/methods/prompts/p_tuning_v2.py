@@ -58,6 +58,11 @@ class PTuningV2(Method):
 
     num_virtual_tokens: Count = 20
 
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """Fewer virtual tokens than words: an untrained prefix hides a short text from the head."""
+        return {"num_virtual_tokens": 4}
+
     @property
     def virtual_tokens(self) -> int:
         """The positions that the prefix takes before each text."""

@@ -72,4 +72,4 @@ class PrefixTuning(PTuningV2):
     @classmethod
     def example_settings(cls) -> dict[str, Any]:
         """A network that teaches a tiny model something in a few steps."""
-        return {"encoder_hidden_size": 32}
+        return {**super().example_settings(), "encoder_hidden_size": 32}

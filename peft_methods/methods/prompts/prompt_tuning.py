@@ -58,6 +58,11 @@ class PromptTuning(Method):
 
     num_virtual_tokens: Count = 10
 
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """Fewer virtual tokens than words: an untrained prompt hides a short text from the head."""
+        return {"num_virtual_tokens": 4}
+
     @property
     def virtual_tokens(self) -> int:
         """The tokens by which each text becomes longer."""

@@ -46,6 +46,11 @@ class SuperTuning(TargetedPeftMethod):
     sparsity: Share = 0.99
     select_top: bool = True
 
+    @classmethod
+    def example_settings(cls) -> dict[str, float]:
+        """One weight in ten: a hundredth of a small matrix is too little to learn with."""
+        return {"sparsity": 0.9}
+
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The update starts at zero."""
         from peft import SupertuningConfig
