@@ -25,6 +25,7 @@ from peft_methods.runs.record import Record
 from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import run_specs
 from peft_methods.runs.store import Store
+from peft_methods.training import weight_checks
 
 pytestmark = [
     pytest.mark.gpu,
@@ -49,6 +50,17 @@ def test_fork_server_imports_do_not_use_the_gpu() -> None:
         ).stdout.strip()
         == "False"
     )
+
+
+def test_hash_of_a_weight_on_the_gpu_is_that_on_the_host() -> None:
+    """Also of weights that are copied in several pieces."""
+    for count, dtype in ((3 * 2**24 + 5, torch.float32), (7, torch.bfloat16), (1, torch.uint8)):
+        values = torch.randint(0, 100, (count,)).to(dtype)
+        found = {
+            weight_checks.fingerprint(torch.nn.Parameter(values.to(device), requires_grad=False))
+            for device in ("cpu", "cuda")
+        }
+        assert len(found) == 1
 
 
 def train_records(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -> list[Record]:

@@ -214,7 +214,11 @@ def _load_model(
 
 
 def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:
-    """Draw random weights, the same base model for all seeds, as with pretrained weights."""
+    """Draw random weights, the same base model for all seeds, as with pretrained weights.
+
+    16 bits represent them (bfloat16), as they do most published weights: training in half precision
+    then need not keep the frozen weights in 32 bits too.
+    """
     with torch.random.fork_rng(devices=()), DrawInParallel():
         torch.manual_seed(0)
         model: PreTrainedModel = head.auto_class().from_config(
@@ -223,7 +227,10 @@ def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:
             trust_remote_code=spec.trust_remote_code,
             **attention_options(config),
         )
-        return model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return model
 
 
 def _random(spec: ModelSpec, head: ModelHead, options: dict[str, Any]) -> PreTrainedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from peft_methods.models.quantization import is_4bit, values_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+COPIED_BYTES = 64 * 2**20  # that wait on the host at a time
 
 
 def size_of(parameter: nn.Parameter) -> int:
@@ -34,6 +36,20 @@ def bytes_of(parameter: nn.Parameter, count: int | None = None) -> memoryview:
     """Return the parameter's values, or the first `count` of them, as bytes on the host."""
     values = values_of(parameter).contiguous().view(-1)[:count]
     return values.cpu().view(torch.uint8).numpy().data
+
+
+def chunks_of(parameter: nn.Parameter) -> Iterator[memoryview]:
+    """Yield the bytes of `bytes_of` in pieces. Each is overwritten by the next.
+
+    A GPU writes them to page-locked memory, which it does several times as fast as to other memory.
+    """
+    values = values_of(parameter).contiguous().view(-1).view(torch.uint8)
+    if not values.is_cuda:
+        yield values.numpy().data
+        return
+    copied = torch.empty(min(len(values), COPIED_BYTES), dtype=torch.uint8, pin_memory=True)
+    for chunk in torch.split(values, COPIED_BYTES):
+        yield copied[: len(chunk)].copy_(chunk).numpy().data
 
 
 def weights_digest(

@@ -19,24 +19,28 @@ from torch.nn.functional import linear
 from peft_methods.training.cuda_graphs.compat import below_autograd
 from peft_methods.training.precision import HALF
 
-BLOCKS = (64, 256)  # values with a common scale, and scales with a common scale of theirs
+# Values with a common scale, and scales with a common scale of theirs: powers of two.
+SHIFTS = (6, 8)
+BLOCKS = (2 ** SHIFTS[0], 2 ** SHIFTS[1])
+MOST_VALUES = 2**31 - 1  # places are numbers of 32 bits
 
 
 class Dequantized(nn.Module):
     """NF4 weights with doubly quantised scales, as values. It is a module to be compiled.
 
-    The sizes of blocks are constants: by numbers that were inputs the kernel could only divide.
+    Places are numbers of 32 bits, divided by shifts: a GPU divides those of 64 bits, and by numbers
+    that are inputs, in many instructions.
     """
 
     def forward(self, tensors: tuple[Tensor, ...], size: int, dtype: torch.dtype) -> Tensor:
         """Return `size` values: value = table[4 bits] * scale, with one scale for each block."""
         packed, scales, scale_table, scales_of_scales, offset, table = tensors
-        place = torch.arange(size, device=packed.device)
-        byte = packed.view(-1)[place // 2].int()
-        first = place % 2 == 0  # the first of two values is in the high bits
+        place = torch.arange(size, device=packed.device, dtype=torch.int32)
+        byte = packed.view(-1)[place >> 1].int()
+        first = (place & 1) == 0  # the first of two values is in the high bits
         value = table[torch.where(first, byte >> 4, byte & 15)]
-        block = place // BLOCKS[0]
-        scale = scale_table[scales[block].int()] * scales_of_scales[block // BLOCKS[1]] + offset
+        block = place >> SHIFTS[0]
+        scale = scale_table[scales[block].int()] * scales_of_scales[block >> SHIFTS[1]] + offset
         return (value * scale).to(dtype)
 
 
@@ -132,6 +136,7 @@ def _is_known(module: Any) -> bool:
     return (
         state is not None
         and not (bias is not None and bias.requires_grad)
+        and state.shape.numel() <= MOST_VALUES
         and getattr(state, "nested", False)
         and (state.blocksize, state.state2.blocksize) == BLOCKS
         and state.quant_type == "nf4"
