@@ -24,15 +24,15 @@ from peft_methods.tasks.base import Batch, LossSum
 from peft_methods.tasks.collate import Collator, model_inputs
 from peft_methods.training.collate import make_collator, on_device
 from peft_methods.training.engine import TrainingJob
-from peft_methods.training.precision import autocast
+from peft_methods.training.precision import HALF, autocast
 from peft_methods.utils.errors import ModelError, OptionError
 from peft_methods.utils.units import format_bytes
 
 ROWS = "row_numbers"  # the entry of a batch with its rows' numbers, known to the host
 MOST_BYTES = 8 * 2**30  # of all features of a run, in 32 bits
-# How far a head's outputs for stored states may be from the model's own, of the largest: rounding.
-# With another token's state they differ by about as much as they are.
-ROUNDING = 5e-3
+# How far a head's outputs for stored states may be from the model's own, as a share of the largest,
+# in full and in half precision. For another token's state the difference is much larger.
+ROUNDING = (5e-3, 3e-2)
 # The token whose state a classifier reads, by family: the first, the last, or all of them.
 FIRST, LAST, ALL = "first", "last", "all"
 PLACES = {"encoder": (FIRST, ALL), "decoder": (LAST, ALL), "encoder_decoder": (ALL,)}
@@ -67,7 +67,7 @@ class StoredFeatures:
     """
 
     def __init__(self, job: TrainingJob) -> None:
-        self._job = job
+        self._job, self._precision = job, job.recipe.budget.precision
         self.rows = NumberedRows(job.data.train.tokens, job.data.train.labels)
         self.collate = NumberingCollator(make_collator(job.recipe, job.tokenizer))
         self._lengths = np.asarray(self.rows.lengths, dtype=np.int64)
@@ -114,45 +114,48 @@ class StoredFeatures:
 
     def encode(self, model: nn.Module, inputs: Batch) -> Tensor:
         """Return the states that the head reads: (rows, 1 or tokens, width)."""
-        if not self._place:
-            self._place = self._chosen_place(model, inputs)
-        with autocast(inputs["input_ids"].device, self._job.recipe.budget.precision, cached=False):
+        with self._computing(model, inputs["input_ids"].device):
+            self._place = self._place or self._chosen_place(model, inputs)
             states = self._states(model, inputs)
-        self._check_size(states.shape[-1])
-        return _at(self._place, states, inputs["attention_mask"])
+            self._check_size(states.shape[-1])
+            return _at(self._place, states, inputs["attention_mask"])
 
-    def _states(self, model: nn.Module, inputs: Batch) -> Tensor:
-        """Return the states of all tokens after the last layer, in evaluation mode."""
-        found: list[Any] = []
-        hook = self._layers.register_forward_hook(lambda *given: found.append(given[-1]))
+    @contextmanager
+    def _computing(self, model: nn.Module, device: torch.device) -> Iterator[None]:
+        """Context manager: the model in evaluation mode, without gradients, as steps compute."""
         was_training = model.training
         model.eval()
         try:
-            with torch.no_grad():
-                model(**model_inputs(inputs))
+            # The casts of weights without gradients must not be kept for the step.
+            with torch.no_grad(), autocast(device, self._precision, cached=False):
+                yield
+        finally:
+            model.train(was_training)
+
+    def _states(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Return the states of all tokens after the last layer."""
+        found: list[Any] = []
+        hook = self._layers.register_forward_hook(lambda *given: found.append(given[-1]))
+        try:
+            model(**model_inputs(inputs))
         finally:
             hook.remove()
-            model.train(was_training)
         self._returned = type(found[0])
         states: Tensor = found[0][0]
         return states
 
     def _chosen_place(self, model: nn.Module, inputs: Batch) -> str:
         """Return the tokens whose states give the model's own outputs for the batch."""
-        predict, device = self._job.task.predict, inputs["input_ids"].device
+        predict, allowed = self._job.task.predict, ROUNDING[self._precision in HALF]
+        own, states = predict(model, inputs), self._states(model, inputs)
+        if not (own.any() and own.isfinite().all()):
+            return ALL  # such outputs tell nothing
         by_tokens = self._job.task.collator(self._job.tokenizer).labels_tokens
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                states, own = self._states(model, inputs), predict(model, inputs)
-                for place in (ALL,) if by_tokens else PLACES[self._family]:
-                    with self._beginning_with(_at(place, states, inputs["attention_mask"])):
-                        outputs = predict(model, self._cut(inputs, place))
-                    if _agree(outputs, own):
-                        return place
-        finally:
-            model.train(was_training)
+        for place in (ALL,) if by_tokens else PLACES[self._family]:
+            with self._beginning_with(_at(place, states, inputs["attention_mask"])):
+                outputs = predict(model, self._cut(inputs, place))
+            if _agree(outputs, own, allowed):
+                return place
         raise ModelError(
             f"{self._job.method.title} stores the states of the last layer, and the head of "
             f"{type(model).__name__} reads something else: use the method head_only"
@@ -216,13 +219,13 @@ def _at(place: str, states: Tensor, mask: Tensor) -> Tensor:
     if place == ALL:
         return states
     if place == FIRST:
-        return states[:, :1]
+        return states[:, :1].clone()  # a view would keep the states of all tokens
     rows = torch.arange(len(states), device=states.device)
     return states[rows, mask.sum(-1) - 1].unsqueeze(1)
 
 
-def _agree(outputs: Tensor, own: Tensor) -> bool:
-    """Whether outputs are the same but for rounding. Outputs that are all zero tell nothing."""
-    if outputs.shape != own.shape or not own.any():
-        return False
-    return bool((outputs - own).abs().max() <= ROUNDING * own.abs().max())
+def _agree(outputs: Tensor, own: Tensor, allowed: float) -> bool:
+    """Whether outputs are the same but for rounding."""
+    return outputs.shape == own.shape and bool(
+        (outputs - own).abs().max() <= allowed * own.abs().max()
+    )

@@ -14,6 +14,7 @@ from torch import nn
 from builders import (
     CONFIGS,
     DECODERS,
+    DEVICE,
     MORE_CONFIGS,
     SEQ2SEQ,
     Recorder,
@@ -52,9 +53,9 @@ class Watched:
     def __init__(self, recipe: Path, folder: Path, name: str, *settings: str) -> None:
         folder.mkdir(exist_ok=True)
         rate = f"methods.{name}.learning_rate=0.01"
-        ready = prepared(recipe, name, *SMALL, rate, *settings)
+        ready = prepared(recipe, name, *SMALL, rate, *settings, device=DEVICE)
         self.model: Any = ready[3]
-        self.job = training_job(ready, folder)
+        self.job = training_job(ready, folder, device=DEVICE)
         self.log, self.rows = StepLog(loop.RunTrainer), 0
         body = getattr(self.model, self.model.base_model_prefix)
         layers = getattr(body, "encoder", body)
@@ -71,14 +72,14 @@ def check_equal(recipe: Path, folder: Path, *settings: str) -> None:
     """Both methods make the same steps, and end with the same weights."""
     plain = Watched(recipe, folder / "a", "head_only", *settings)
     probe = Watched(recipe, folder / "b", NAME, *settings)
-    assert probe.log.losses == pytest.approx(plain.log.losses, rel=1e-5, abs=1e-5)
+    assert probe.log.losses == pytest.approx(plain.log.losses, rel=1e-5, abs=2e-5)
     assert probe.log.norms == pytest.approx(plain.log.norms, rel=1e-3, abs=1e-6)
     assert probe.log.rates == plain.log.rates
     expected, got = plain.result, probe.result
     for name in ("steps", "samples", "tokens", "best_epoch", "decay"):
         assert getattr(got, name) == getattr(expected, name), name
     for name, weights in plain.weights.items():
-        assert torch.allclose(probe.weights[name], weights, atol=1e-4), name
+        assert torch.allclose(probe.weights[name], weights, atol=2e-4), name
         assert probe.weights[name].requires_grad == weights.requires_grad
 
 
