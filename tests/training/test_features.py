@@ -213,6 +213,23 @@ def test_a_head_that_reads_other_states_is_refused(tiny_recipe: Path, tmp_path: 
         loop.train(training_job(ready, tmp_path), Recorder())
 
 
+class NoCheckpoints:
+    """A checkpointer that must not be used."""
+
+    def newest(self) -> None:
+        raise AssertionError
+
+    def save(self, state: object) -> None:
+        raise AssertionError
+
+
+def test_a_run_is_not_checkpointed_since_its_features_are_in_no_checkpoint(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    job = training_job(prepared(tiny_recipe, NAME, *SMALL), tmp_path)
+    assert loop.train(job, Recorder(), NoCheckpoints()).steps == 18
+
+
 def test_an_engine_that_replays_steps_leaves_it_to_the_trainer(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:

@@ -238,6 +238,7 @@ def train(
             folder = job.workdir / "reached"
             checkpoint = resume(trainer, evaluator, observer, checkpointer, folder)
         trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.features = None  # the trainer is freed later, and evaluations do without their memory
     observer.enter("save")
     assert evaluator.best is not None, "at least one epoch was evaluated"
     if evaluator.best is not evaluator.results[-1]:
