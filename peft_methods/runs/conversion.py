@@ -128,7 +128,8 @@ class _Bench:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({n: t.contiguous() for n, t in adapter.tensors.items()}, folder / WEIGHTS)
         adapter.config.save_pretrained(str(folder))
-        save_other_files(replace(self.run, method=adapter.method), self.base, folder)
+        own = replace(self.run, method=adapter.method)
+        save_other_files(own, self.base, folder, converted_from=self.run.method.title)
         source, device = self.run.recipe.model.source, self.run.device
         model = load_trained(folder, base=source, device=device, trust_remote_code=True)
         return model.to(device)

@@ -24,8 +24,11 @@ DESCRIPTION = "method.json"
 SOURCES = ("source", "test_source", "general_text")  # settings of a recipe that may be paths
 
 
-def describe(run: RunSpec, base: LoadedModel) -> dict[str, Any]:
-    """Return the description of a run's model as JSON values."""
+def describe(run: RunSpec, base: LoadedModel, converted_from: str = "") -> dict[str, Any]:
+    """Return the description of a run's model as JSON values.
+
+    `converted_from` is the title of the method that was trained, if it is another one.
+    """
     spec, head = run.recipe.model, TASKS[run.recipe.task].head
     labels = {} if head.pretrained else base.model.config.id2label
     return {
@@ -41,6 +44,7 @@ def describe(run: RunSpec, base: LoadedModel) -> dict[str, Any]:
         "max_length": run.recipe.data.max_length,
         **({"max_new_tokens": run.recipe.data.max_new_tokens} if head.pretrained else {}),
         "run": _described_run(run),
+        **({"converted_from": converted_from} if converted_from else {}),
     }
 
 

@@ -79,10 +79,15 @@ def save_trained(
     save_other_files(run, base, folder)
 
 
-def save_other_files(run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
-    """Save tokenizer, description and README beside the weights, and finish PEFT's configs."""
+def save_other_files(
+    run: RunSpec, base: loading.LoadedModel, folder: Path, converted_from: str = ""
+) -> None:
+    """Save tokenizer, description and README beside the weights, and finish PEFT's configs.
+
+    `converted_from` is the title of the method that was trained, if it is another one.
+    """
     base.tokenizer.save_pretrained(str(folder))
-    description, head = describe(run, base), TASKS[run.recipe.task].head
+    description, head = describe(run, base, converted_from), TASKS[run.recipe.task].head
     if description["format"] == "peft":
         if not head.pretrained:  # with a config.json, transformers would not see PEFT's folder
             _save_plain_config(base, folder)

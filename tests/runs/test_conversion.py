@@ -99,7 +99,9 @@ def test_saved_conversion_is_lora_and_loads_with_peft_alone(
     config = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))
     assert (config["peft_type"], config["r"], config["task_type"]) == ("LORA", 8, "SEQ_CLS")
     assert read_description(saved)["method"] == "lora"
-    assert (saved / "README.md").read_text(encoding="utf-8").startswith("---\nlibrary_name: peft")
+    card = (saved / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: peft")
+    assert "- Adapter: converted from VeRA\n" in card
     assert not load_trained(saved, merge=True).training
     again = convert(saved, [8])  # LoRA of rank 8 loses nothing at rank 8
     assert again.original.scores == pytest.approx(found.converted[1].scores)
