@@ -17,6 +17,7 @@ from peft_methods.models.quantization import quantization_of
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.registry import TASKS
+from peft_methods.utils import sanitize
 from peft_methods.utils.errors import ModelError, PeftMethodsError, first_line
 from peft_methods.utils.files import is_only_a_path, path_of
 
@@ -49,7 +50,7 @@ def describe(run: RunSpec, base: LoadedModel, converted_from: str = "") -> dict[
 
 
 def _described_run(run: RunSpec) -> dict[str, Any]:
-    """Return a run's spec as JSON values, without its prerequisites."""
+    """Return a run's spec as JSON values, without its prerequisites and without private data."""
     values = replace(run.recorded(), prerequisites=()).to_json()
     recipe = dict(values["recipe"])
     for part in ("model", "data"):
@@ -57,7 +58,9 @@ def _described_run(run: RunSpec) -> dict[str, Any]:
             name: portable(value) if name in SOURCES and isinstance(value, str) else value
             for name, value in recipe[part].items()
         }
-    return {**values, "recipe": recipe, "method": portable_values(values["method"])}
+    method = portable_values(values["method"])
+    described: dict[str, Any] = sanitize.private({**values, "recipe": recipe, "method": method})
+    return described
 
 
 def read_description(folder: Path) -> dict[str, Any]:

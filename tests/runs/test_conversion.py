@@ -13,8 +13,8 @@ from builders import make_any, runs, small_runs, write_example
 from peft_methods.__main__ import main
 from peft_methods.runs import pipeline
 from peft_methods.runs.conversion import convert
-from peft_methods.runs.description import read_description, run_of
-from peft_methods.runs.export import load_trained
+from peft_methods.runs.description import describe, read_description, run_of
+from peft_methods.runs.export import load_base, load_trained
 from peft_methods.runs.record import Record
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.spec import RunSpec
@@ -67,6 +67,16 @@ def test_description_has_the_run_and_rebuilds_it(
     source = f"model.source={run.recipe.model.source}"
     (expected,) = small_runs(tiny_recipe, "vera", source, "budget.epochs=2")
     assert run == replace(expected.recorded(), prerequisites=())
+
+
+def test_description_has_no_password_of_the_data(vera: tuple[Path, float]) -> None:
+    folder, _ = vera
+    saved = read_description(folder)
+    run = run_of(saved, folder)
+    base = load_base(saved, run.recipe.model, run.method, folder, device="cpu")
+    secret = replace(run.recipe.data, source="https://me:pass-word@example.org/data.csv")
+    private = replace(run, recipe=replace(run.recipe, data=secret))
+    assert "pass-word" not in json.dumps(describe(private, base))
 
 
 def test_original_scores_as_recorded_and_full_rank_as_the_original(
