@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from peft_methods import __version__
-from peft_methods.cli import audit, cache, capabilities, explain, listings, report, run
+from peft_methods.cli import audit, cache, capabilities, convert, explain, listings, report, run
 from peft_methods.cli.command_parser import BAD_OPTION, CommandParser
 from peft_methods.cli.encoding import make_printable
 from peft_methods.cli.setting_help import how_to_change_in_command, with_change
@@ -62,6 +62,7 @@ def _parsers() -> tuple[CommandParser, dict[str, CommandParser]]:
     explain.add_command(commands)
     listings.add_commands(commands)
     capabilities.add_command(commands)
+    convert.add_command(commands)
     cache.add_command(commands)
     return parser, dict(commands.choices)
 

@@ -140,6 +140,7 @@ METHOD_NAMES = mostly_slow(METHODS, *CORE)
 # other data, draw random numbers for each token, or refuse packed rows, which would share a prompt.
 UNLIKE = (
     "head_only",
+    "linear_probe",
     "adapter_fusion",
     "pvera",
     "prompt_tuning",

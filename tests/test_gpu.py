@@ -99,6 +99,28 @@ def test_memory_metrics_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> N
     ]
 
 
+def test_a_linear_probe_falls_back_to_the_trainer_and_its_memory_adds_up(tmp_path: Path) -> None:
+    """Its features are a part of the peak, and it needs no more memory than head only."""
+    settings = ("budget.epochs=4", "budget.precision=bf16")
+    (probe,) = train_records(tmp_path / "probe", "linear_probe", settings=settings)
+    (plain,) = train_records(tmp_path / "plain", "head_only", settings=settings)
+    assert [probe.status, plain.status] == ["ok", "ok"], (probe.message, plain.message)
+    assert probe.spec.engine == "trainer"
+    assert probe.environment["engine_note"].startswith("Linear probe has other steps in its first")
+    peak, unattributed = (
+        probe.metrics[f"{name}_bytes"] for name in ("peak_memory", "unattributed")
+    )
+    assert peak
+    assert unattributed is not None
+    assert abs(unattributed) <= 0.05 * peak, probe.metrics
+    assert peak <= 1.05 * (plain.metrics["peak_memory_bytes"] or 0)
+    flops = [(one.metrics["model_flops_utilization"] or 0) for one in (probe, plain)]
+    seconds = [(one.metrics["train_seconds"] or 0) for one in (probe, plain)]
+    assert 0 < flops[0] * seconds[0] < 0.5 * flops[1] * seconds[1]  # one pass instead of four
+    steps = [epoch["train_seconds"] for epoch in probe.epochs]
+    assert min(steps[1:]) < steps[0]  # type: ignore[type-var]
+
+
 @pytest.mark.parametrize("engine", ["trainer", "cuda_graphs"])
 def test_deterministic_run_is_bit_identical_when_repeated(tmp_path: Path, engine: str) -> None:
     results = []

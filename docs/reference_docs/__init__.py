@@ -26,6 +26,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "method-fields": fields.method_fields,
     "methods": tables.methods,
     "methods-by-model": models.methods_by_model,
+    "methods-converted-to-lora": tables.methods_converted_to_lora,
     "methods-on-several-gpus": tables.methods_on_several_gpus,
     "metrics": tables.metrics,
     "model-presets": tables.model_presets,

@@ -8,6 +8,7 @@ from typing import get_args
 
 from peft_methods.analysis.checks.rule import SCOPES
 from peft_methods.methods import METHODS
+from peft_methods.methods.conversion import convertible
 from peft_methods.models.presets import shape_names
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
@@ -52,6 +53,11 @@ def methods() -> str:
         f"- **{one.title}** {one.about}" for one in (METHODS[n].info for n in METHODS)
     )
     return f"{methods_markdown()}\n\n{about}"
+
+
+def methods_converted_to_lora() -> str:
+    """List the methods whose saved adapters can be converted to LoRA."""
+    return f"Methods that can be converted: {codes(convertible())}."
 
 
 def methods_on_several_gpus() -> str:

@@ -65,6 +65,7 @@ def _described(recipe: Recipe) -> Iterator[str]:
 
 def print_methods(arguments: argparse.Namespace) -> int:
     """Print a row for each method, then a line for each installed one that cannot be used."""
+    from peft_methods.methods.conversion import convertible
     from peft_methods.methods.registry import METHODS
 
     infos = [METHODS[name].info for name in METHODS]
@@ -72,6 +73,8 @@ def print_methods(arguments: argparse.Namespace) -> int:
     room = _room_beside([row[:3] for row in rows])
     wrapped = [(*row[:3], textwrap.fill(row[3], room)) for row in rows]
     _print_table(("method", "title", "family", "what is trained"), wrapped)
+    names = f"`peft-methods convert` makes LoRA of: {', '.join(convertible())}."
+    print("\n" + textwrap.fill(names, _room_beside([]), break_on_hyphens=False))
     for problem in METHODS.problems:
         print(visible(problem))
     return 0

@@ -65,6 +65,8 @@ class MethodInfo:
     - `reads_weights` says that the method computes with the frozen weights of the layers that it
       changes, beyond their products with the inputs. They are then kept in full precision.
     - `reads_rows` says that training rows decide how the method starts.
+    - `stores_features` says that the frozen model computes what the head reads once for each row,
+      and that later epochs read it from memory. Nothing but the head is trained then.
     - `strategies` are those of `budget.strategy` that can train it over several GPUs.
     - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
       too.
@@ -93,6 +95,7 @@ class MethodInfo:
     cost_in_forward_passes: float = 2.0
     reads_weights: bool = False
     reads_rows: bool = False
+    stores_features: bool = False
     strategies: tuple[Strategy, ...] = ("ddp", "fsdp")
     learning_rates: Mapping[ModelKind, DefaultRate] = field(default_factory=dict)
 

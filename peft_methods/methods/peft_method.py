@@ -109,10 +109,12 @@ class TargetedPeftMethod(PeftMethod):
     """A method of PEFT that changes linear layers: `targets` are their roles (see `ROLES`).
 
     `takes_transposed` says whether PEFT implements it for GPT-2's layers, which store their weights
-    transposed.
+    transposed. `converts_to_lora` says whether PEFT turns its adapters into LoRA's over the same
+    base model.
     """
 
     takes_transposed: ClassVar[bool] = True
+    converts_to_lora: ClassVar[bool] = False
 
     targets: Targets = ("query", "value")
 

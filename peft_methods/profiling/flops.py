@@ -8,9 +8,10 @@ quadratic function of the rows' lengths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from peft_methods.models.quantization import flop_formulas
 from peft_methods.training.collate import on_device
+from peft_methods.training.features import StoredFeatures
 from peft_methods.training.precision import autocast
 
 if TYPE_CHECKING:
+    from peft_methods.tasks.base import LossSum
     from peft_methods.training.engine import TrainingJob
 
 LONGEST = 512  # tokens of a counted row, if the data has enough shorter ones
@@ -33,13 +36,15 @@ class TrainingFlops:
 
     `per_step` are those of a step whatever its rows (products of weights alone, as of a rotation),
     `per_row` of a row (pooler, head), `per_token` of a token (linear layers), and `per_square` of a
-    token beside each token of its row (attention).
+    token beside each token of its row (attention). `later_epochs` has those of steps after the
+    first epoch, if they are others.
     """
 
     per_step: float
     per_row: float
     per_token: float
     per_square: float
+    later_epochs: TrainingFlops | None = None
 
     def of(self, lengths: Iterable[int], steps: int) -> float:
         """Return the FLOPs of `steps` steps over rows with these numbers of tokens.
@@ -66,26 +71,42 @@ def count_training_flops(job: TrainingJob) -> TrainingFlops:
     collate = job.task.collator(job.tokenizer)  # no padding, whatever the recipe's is
     short, *longer = _places_of_lengths(lengths)
     chosen = [[short], [short, short], *([place] for place in longer)]
+    sizes = [[lengths[at] for at in places] for places in chosen]
+    batches = [on_device(collate([rows[at] for at in places]), _device(job)) for places in chosen]
+    features = StoredFeatures(job) if job.method.info.stores_features else None
+    loss = (features or job.task).loss
     was_training = model.training
     model.train()
     try:
         with torch.random.fork_rng():
-            found = [_step_flops(job, collate([rows[at] for at in places])) for places in chosen]
+            if features is not None:
+                features.encode(model, batches[0])  # it also finds out what the head reads
+            found = [_flops(partial(_step, job, loss, batch)) for batch in batches]
+            if features is None:
+                return _fitted(sizes, found)
+            stored = [_flops(partial(features.encode, model, batch)) for batch in batches]
     finally:
         model.zero_grad(set_to_none=True)
         model.train(was_training)
-    return _fitted([[lengths[at] for at in places] for places in chosen], found)
+    later = _fitted(sizes, [all_ - once for all_, once in zip(found, stored, strict=True)])
+    return replace(_fitted(sizes, found), later_epochs=later)
 
 
-def _step_flops(job: TrainingJob, batch: dict[str, torch.Tensor]) -> int:
-    """Count the FLOPs of a forward and a backward pass. Gradients are added to the model's."""
-    device = next(job.model.parameters()).device
+def _device(job: TrainingJob) -> torch.device:
+    return next(job.model.parameters()).device
+
+
+def _step(job: TrainingJob, loss: Callable[..., LossSum], batch: dict[str, Any]) -> None:
+    """Run a forward and a backward pass. Gradients are added to the model's."""
+    with autocast(_device(job), job.recipe.budget.precision):
+        mean, penalty = loss(job.model, batch).mean, job.method.penalty(job.model)
+    torch.autograd.backward(mean if penalty is None else mean + penalty)
+
+
+def _flops(compute: Callable[[], Any]) -> int:
     counter = FlopCounterMode(display=False, custom_mapping=flop_formulas())
     with counter, sdpa_kernel(SDPBackend.MATH):
-        with autocast(device, job.recipe.budget.precision):
-            loss = job.task.loss(job.model, on_device(batch, device)).mean
-            penalty = job.method.penalty(job.model)
-        torch.autograd.backward(loss if penalty is None else loss + penalty)
+        compute()
     return int(counter.get_total_flops())
 
 
@@ -110,4 +131,5 @@ def _fitted(batches: Sequence[Sequence[int]], flops: Sequence[int]) -> TrainingF
     )
     scale = terms.max(axis=0)
     solution, *_ = np.linalg.lstsq(terms / scale, np.array(flops, dtype=float), rcond=None)
-    return TrainingFlops(*(float(value) for value in solution / scale))
+    per_step, per_row, per_token, per_square = map(float, solution / scale)
+    return TrainingFlops(per_step, per_row, per_token, per_square)

@@ -15,14 +15,18 @@ def expected_seconds(run: RunSpec, preparation: PreparedRecipe) -> float:
     Training costs the method's number of forward passes per row, evaluation one. The rows are
     those that exist, since a recipe's sizes may be upper limits. The data of a prerequisite run is
     not read before: its sizes are the requested ones. Gradient checkpointing computes each layer's
-    forward pass twice. All epochs are counted, although early stopping may end sooner.
+    forward pass twice; features that are stored are computed in one epoch. All epochs are counted,
+    although early stopping may end sooner.
     """
     rows = {split: sum(counts) for split, counts in preparation.data["class_counts"].items()}
     if run.role == "prerequisite":
         sizes = {split: getattr(run.recipe.data, split) for split in SPLITS}
         rows |= {split: size for split, size in sizes.items() if size != "all"}
     budget = run.recipe.budget
-    passes = run.method.info.cost_in_forward_passes + budget.gradient_checkpointing
+    info = run.method.info
+    passes = info.cost_in_forward_passes + budget.gradient_checkpointing
+    if info.stores_features:
+        passes = info.cost_in_forward_passes / budget.epochs
     forwards = budget.epochs * (rows["train"] * passes + rows["validation"]) + rows["test"]
     return preparation.start_seconds + forwards * preparation.forward_seconds
 

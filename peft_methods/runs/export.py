@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +28,15 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading, ranks
 from peft_methods.models.attention_registry import attention_options
 from peft_methods.models.parameters import load_trainable, on_first_host, trainable_tensors
-from peft_methods.models.quantization import quantization_of
-from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DEFAULT_TASK, ModelSpec
+from peft_methods.runs.description import DESCRIPTION, describe, read_description
 from peft_methods.runs.model_card import model_card
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import ModelError, first_line
-from peft_methods.utils.files import is_only_a_path, path_of
 from peft_methods.utils.validation import build
 
-DESCRIPTION = "method.json"
 CARD = "README.md"
 PEFT_CONFIG = "adapter_config.json"
 # Methods train no embeddings. PEFT would ask the hub about them, and wait without a network.
@@ -83,10 +79,15 @@ def save_trained(
     save_other_files(run, base, folder)
 
 
-def save_other_files(run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
-    """Save tokenizer, description and README beside the weights, and finish PEFT's configs."""
+def save_other_files(
+    run: RunSpec, base: loading.LoadedModel, folder: Path, converted_from: str = ""
+) -> None:
+    """Save tokenizer, description and README beside the weights, and finish PEFT's configs.
+
+    `converted_from` is the title of the method that was trained, if it is another one.
+    """
     base.tokenizer.save_pretrained(str(folder))
-    description, head = _description(run, base), TASKS[run.recipe.task].head
+    description, head = describe(run, base, converted_from), TASKS[run.recipe.task].head
     if description["format"] == "peft":
         if not head.pretrained:  # with a config.json, transformers would not see PEFT's folder
             _save_plain_config(base, folder)
@@ -120,41 +121,6 @@ def _name_base(path: Path, source: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _description(run: RunSpec, base: loading.LoadedModel) -> dict[str, Any]:
-    spec, head = run.recipe.model, TASKS[run.recipe.task].head
-    labels = {} if head.pretrained else base.model.config.id2label
-    return {
-        "format": run.method.info.saved_format,
-        "method": run.method.name,
-        "task": run.recipe.task,
-        "settings": {name: _portable_value(v) for name, v in asdict(run.method).items()},
-        "model": asdict(spec) | {"source": portable(spec.source)},
-        "quantization": quantization_of(base.model),
-        "precision": run.recipe.budget.precision,
-        "weights_sha256": base.weights_sha256,
-        "label_names": [name for _, name in sorted(labels.items())],
-        "max_length": run.recipe.data.max_length,
-        **({"max_new_tokens": run.recipe.data.max_new_tokens} if head.pretrained else {}),
-    }
-
-
-def portable(source: str) -> str:
-    """Return a model's source in a form that holds in other folders and names no home folder."""
-    path = None if source.startswith(PREFIX) else path_of(source)
-    if path is None or not path.is_dir():
-        return source
-    absolute, home = os.path.abspath(path), str(Path.home())
-    inside = absolute.startswith(home.rstrip(os.sep) + os.sep)
-    return os.path.join("~", os.path.relpath(absolute, home)) if inside else absolute
-
-
-def _portable_value(value: Any) -> Any:
-    """Return a setting with portable paths (AdapterFusion's sources may be folders of data)."""
-    if isinstance(value, list | tuple):
-        return [_portable_value(one) for one in value]
-    return portable(value) if isinstance(value, str) and is_only_a_path(value) else value
-
-
 def load_trained(
     folder: str | Path,
     *,
@@ -175,7 +141,7 @@ def load_trained(
     them. Raises `ModelError` if the folder holds no such model.
     """
     folder = Path(folder)
-    saved = _read_description(folder)
+    saved = read_description(folder)
     method: Method = METHODS.create(saved["method"], saved["settings"], str(folder))
     spec = build(ModelSpec, saved["model"], str(folder))
     if spec.trust_remote_code and not trust_remote_code:
@@ -189,24 +155,12 @@ def load_trained(
     saved_format = saved.get("format", "peft_methods")  # all that version 0.1 described
     if saved_format == "transformers":
         return _load_plain(folder, task, spec).to(device).eval()
-    loaded = _load_base(saved, spec, method, folder, device=device)
+    loaded = load_base(saved, spec, method, folder, device=device)
     if saved_format == "peft":
-        model = _load_peft(loaded, method, folder)
+        model = load_peft(loaded, method, folder)
     else:
         model = _load_own(loaded, method, task, folder)
     return (_merged(model, method, folder) if merge else model).eval()
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    try:
-        saved: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        for part in ("method", "settings", "model", "label_names"):
-            saved[part]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder} holds no model saved by peft_methods: {first_line(error)}"
-        ) from None
-    return saved
 
 
 def _task_of(saved: Mapping[str, Any]) -> Task:
@@ -227,7 +181,7 @@ def _load_plain(folder: Path, task: Task, spec: ModelSpec) -> nn.Module:
     return model
 
 
-def _load_base(
+def load_base(
     saved: Mapping[str, Any], spec: ModelSpec, method: Method, folder: Path, *, device: str
 ) -> loading.LoadedModel:
     """Load the base model as for training. Raises `ModelError` if its weights are other ones.
@@ -257,7 +211,8 @@ def _load_base(
     return loaded
 
 
-def _load_peft(loaded: loading.LoadedModel, method: Method, folder: Path) -> nn.Module:
+def load_peft(loaded: loading.LoadedModel, method: Method, folder: Path) -> nn.Module:
+    """Load an adapter of PEFT's into its base model. Raises `ModelError`."""
     from peft import PeftModel
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from peft_methods.methods.base import Method
 from peft_methods.models.config import load_config
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.spec import RunSpec
@@ -16,11 +17,20 @@ def with_fitting_engine(run: RunSpec, paths: RunPaths) -> tuple[RunSpec, RunPath
     config = load_config(run.recipe.model, TASKS[run.recipe.task].head)
     engine = engine_of(run.engine)
     reason = engine.unsupported(config, run.recipe.budget)
-    if reason is None and run.method.acts_after_steps() and engine.replays_steps:
+    if reason is None and engine.replays_steps and (problem := _problem(run.method)):
         reason = (
-            f"{run.method.title} changes the model between steps, which the {engine.name} engine "
-            f"replays: the {engine.fallback} engine trains it"
+            f"{problem}, and the {engine.name} engine replays steps: the {engine.fallback} engine "
+            f"trains it"
         )
     if reason is None:
         return run, paths
     return run.with_fallback_engine(), replace(paths, engine_note=reason)
+
+
+def _problem(method: Method) -> str | None:
+    """Return why a method's steps cannot be replayed, or None."""
+    if method.acts_after_steps():
+        return f"{method.title} changes the model between steps"
+    if method.info.stores_features:
+        return f"{method.title} has other steps in its first epoch"
+    return None

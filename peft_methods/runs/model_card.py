@@ -126,10 +126,12 @@ def _front_matter(source: str, saved_format: str) -> str:
 
 def _title(method: Method, description: Mapping[str, Any]) -> str:
     labels = ", ".join(map(str, description["label_names"])) or "none"
+    origin = description.get("converted_from")
+    made = f"converted from {origin}" if origin else method.info.trained
     return (
         f"# {method.title} on {description['model']['source']}\n\n"
         f"- Task: {description['task']}; labels: {labels}\n"
-        f"- Trained: {method.info.trained}\n"
+        f"- {'Adapter' if origin else 'Trained'}: {made}\n"
         f"- Longest input: {description['max_length']} tokens\n"
         f"- Saved by peft-methods; `method.json` has the settings\n"
     )

@@ -97,7 +97,8 @@ def training_flops(job: TrainingJob, training: Training, counted: TrainingFlops)
     """
     lengths, epochs = job.data.train.lengths, len(training.epochs)
     steps = math.ceil(len(lengths) / job.recipe.budget.batch_size)
-    return epochs * counted.of(lengths, steps)
+    later = counted.later_epochs or counted
+    return counted.of(lengths, steps) + (epochs - 1) * later.of(lengths, steps)
 
 
 @dataclass(frozen=True)

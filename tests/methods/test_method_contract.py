@@ -283,7 +283,7 @@ def test_methods_are_listed_by_family_then_order() -> None:
         ("LoRA adapters", "lora"), ("LoRA, frozen base", "lora"), ("Full-rank LoRA", "lora"),
         ("(IA)³", "ia3"), ("AdapterFusion (Pfeiffer)", "adapter_fusion"), ("FFT", "full"),
         ("Houlsby adapter", "houlsby_adapter"), ("Adapter, frozen base", "adapter"),
-        ("Linear probe", "head_only"), ("Fine-tuning", "full"),
+        ("Linear probe", "linear_probe"), ("Head only", "head_only"), ("Fine-tuning", "full"),
         ("Full fine-tuning (no frozen layers)", "full"), ("DyLoRA", None),
         ("DyLoRA adapters", None), ("LongLoRA 4-bit", None), ("LoRA-XS", None),
         ("AdaLoRA adapters", "adalora"), ("LoRA-FA", "lora_fa"), ("LoRA+", "lora_plus"),

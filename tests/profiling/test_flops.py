@@ -71,6 +71,7 @@ def flops_of_a_step(ready: Any, folder: Path) -> tuple[int, list[int]]:
     inner = next(one for one in model.modules() if hasattr(one, "set_attn_implementation"))
     inner.set_attn_implementation("eager")
     batch = {name: tensor.to(DEVICE) for name, tensor in trainer.data_collator(rows).items()}
+    trainer.compute_loss(model, batch)  # before its first step, a method may look at the model
     with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
         torch.autograd.backward(trainer.compute_loss(model, batch))
     return counter.get_total_flops(), [len(row["input_ids"]) for row in rows]

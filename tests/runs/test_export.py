@@ -17,7 +17,8 @@ from builders import CORE, TASK, make_any, make_model, small_runs
 from peft_methods.data import splits
 from peft_methods.methods.registry import METHODS
 from peft_methods.runs import pipeline
-from peft_methods.runs.export import load_trained, portable
+from peft_methods.runs.description import portable
+from peft_methods.runs.export import load_trained
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.utils.errors import ModelError

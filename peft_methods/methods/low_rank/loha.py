@@ -39,6 +39,7 @@ class LoHa(TargetedPeftMethod):
         learning_rates=AS_LORA,
     )
     takes_transposed = False
+    converts_to_lora = True
 
     rank: Count = 8
     alpha: Positive = 8

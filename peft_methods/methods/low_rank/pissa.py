@@ -41,6 +41,8 @@ class PiSSA(LoRA):
             "decoder": DefaultRate(2e-5, "PEFT's example, examples/pissa_finetuning"),
         },
     )
+    # PEFT 0.21 converts the update of the rest of the matrices, as if it were of the whole ones.
+    converts_to_lora = False
 
     def variant(self) -> dict[str, Any]:
         """The exact decomposition, not the faster random one."""

@@ -42,6 +42,7 @@ class RandLoRA(TargetedPeftMethod):
             "decoder": DefaultRate(3e-4, "PEFT's example, examples/randlora_finetuning"),
         },
     )
+    converts_to_lora = True
 
     rank: Count = 32
     alpha: Positive = 640

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOnly(Method):
-    """A linear probe where the head is one linear map."""
+    """The head is trained on outputs of the encoder, which has its dropout."""
 
     info = MethodInfo(
         name="head_only",
@@ -37,7 +37,7 @@ class HeadOnly(Method):
             "leaves the model as it was pretrained and trains its new head alone. It "
             "shows what the frozen features give, a floor under the other methods."
         ),
-        generic_aliases=r"head[\s_-]*only|linear[\s_-]*prob\w*|frozen",
+        generic_aliases=r"head[\s_-]*only|frozen",
         color="#f0e442",
         marker="v",
         needs="any encoder",
@@ -61,7 +61,9 @@ class HeadOnly(Method):
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """A language model's head is pretrained: there is nothing new to train."""
         if architecture.head_parameters == 0:
-            return "Head only trains a new head, and this task's is a part of the pretrained model"
+            return (
+                f"{self.title} trains a new head, and this task's is a part of the pretrained model"
+            )
         return super().unsupported(architecture, device)
 
     @classmethod

@@ -45,6 +45,7 @@ class FourierFT(TargetedPeftMethod):
             "decoder": UNTUNED,
         },
     )
+    converts_to_lora = True
 
     n_frequency: Count = 1000
     scaling: Positive = 150.0

@@ -55,6 +55,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        if self.features is not None:
+            raise EngineUnfit(f"{self.job.method.title} has other steps in its first epoch")
         self._is_decoder = family_of(self.job.model.config) == "decoder"
         self.packing: PackedAttention | None = None
         self._collate = self.data_collator = self._collator()

@@ -29,6 +29,7 @@ from peft_methods.training.engine import (
     TrainingState,
 )
 from peft_methods.training.evaluation import EpochEvaluator
+from peft_methods.training.features import StoredFeatures
 from peft_methods.training.packing import check_packing
 from peft_methods.training.precision import autocast, set_matmul_precision
 from peft_methods.training.state import (
@@ -54,9 +55,13 @@ class RunTrainer(Trainer):
     autocasts = True  # whether the steps use the Trainer's mixed precision
 
     def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Observer) -> None:
-        collate = training_collator(job.recipe, job.tokenizer)
-        super().__init__(job.model, arguments, collate, job.data.train)
-        self.job, self.observer = job, observer
+        collate: Any = training_collator(job.recipe, job.tokenizer)
+        rows = job.data.train
+        self.features = StoredFeatures(job) if job.method.info.stores_features else None
+        if self.features is not None:
+            collate, rows = self.features.collate, self.features.rows
+        super().__init__(job.model, arguments, collate, rows)
+        self.job, self.observer, self._plain_collate = job, observer, collate
         # The loss below is a mean, so the Trainer has to divide it when it accumulates.
         self.model_accepts_loss_kwargs = False
         self._loss_sum: torch.Tensor | float = 0.0
@@ -108,7 +113,8 @@ class RunTrainer(Trainer):
         batches, items = super().get_batch_samples(*arguments)
         self._examples_of_step = self.examples_in(batches)
         self._batches_of_step = len(batches)
-        self._processed_tokens += sum(batch["input_ids"].numel() for batch in batches)
+        count = self.features.processed_tokens if self.features else _tokens_in
+        self._processed_tokens += sum(map(count, batches))
         return batches, items
 
     def examples_in(self, batches: Sequence[dict[str, Any]]) -> int:
@@ -138,7 +144,7 @@ class RunTrainer(Trainer):
 
     def task_loss(self, model: nn.Module, inputs: dict[str, Any]) -> LossSum:
         """Return the task's loss of a batch."""
-        return self.job.task.loss(model, inputs)
+        return (self.features or self.job.task).loss(model, inputs)
 
     def computing(self) -> AbstractContextManager[Any]:
         """Context manager of forward passes outside the Trainer's loop."""
@@ -150,7 +156,7 @@ class RunTrainer(Trainer):
 
     def warming_up(self) -> AbstractContextManager[TrainingCollator]:
         """Context manager around the warm-up. Yields what makes its batch."""
-        return nullcontext(training_collator(self.job.recipe, self.job.tokenizer))
+        return nullcontext(self._plain_collate)
 
     def wrap(self, batch: dict[str, Any]) -> None:
         """Do nothing: there is no other rank to exchange gradients with."""
@@ -219,7 +225,8 @@ def train(
     trainer.add_callback(evaluator)
     if job.method.acts_after_steps():
         trainer.add_callback(AfterStep(job))
-        checkpointer = None  # what the method knows of earlier steps is in no checkpoint
+    if job.method.acts_after_steps() or trainer.features is not None:
+        checkpointer = None  # what is known of earlier steps is in no checkpoint
     observer.enter("warm_up")
     checkpointed = job.recipe.budget.gradient_checkpointing
     with checkpointing(job.model, on=checkpointed), trainer.holding_weights():
@@ -231,6 +238,7 @@ def train(
             folder = job.workdir / "reached"
             checkpoint = resume(trainer, evaluator, observer, checkpointer, folder)
         trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.features = None  # the trainer is freed later, and evaluations do without their memory
     observer.enter("save")
     assert evaluator.best is not None, "at least one epoch was evaluated"
     if evaluator.best is not evaluator.results[-1]:
@@ -247,6 +255,10 @@ def train(
         decay=evaluator.best_decay,
         communication_seconds=communication,
     )
+
+
+def _tokens_in(batch: dict[str, Any]) -> int:
+    return int(batch["input_ids"].numel())
 
 
 def trainer_arguments(job: TrainingJob, *, autocast: bool = True) -> TrainingArguments:
