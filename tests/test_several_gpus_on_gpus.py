@@ -59,9 +59,9 @@ def test_two_gpus_train_as_one_does(strategy: str, alone: tuple[Path, dict[str, 
         assert (one.status, two.status) == ("ok", "ok"), (one.message, two.message)
         tolerance = 2e-2 if name == "qlora" else 2e-3  # 4-bit products round to half precision
         assert losses(two) == pytest.approx(losses(one), rel=tolerance)
-        assert two.metrics["communication_seconds"] > 0
-        assert two.metrics["energy_joules"] > 0
-        assert two.metrics["scaling_efficiency"] > 0
+        wanted = ("communication_seconds", "energy_joules", "scaling_efficiency")
+        figures = {one: two.metrics[one] for one in wanted}
+        assert all(figures.values()), (name, figures)
         assert len(two.environment["ranks"]) == 2
         assert two.evidence == one.evidence
     if strategy == "fsdp":
