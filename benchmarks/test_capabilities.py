@@ -25,6 +25,7 @@ def test_capability_matrix(benchmark: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "peft_methods", "capabilities", "run", "--file", str(path)]
     command += shlex.split(os.environ.get("PEFT_METHODS_CAPABILITIES", ""))
     done = benchmark.pedantic(subprocess.run, args=(command,), rounds=1)
+    assert path.exists(), f"nothing was measured (exit code {done.returncode}): see the lines above"
     from peft_methods.capabilities.matrix import Matrix
 
     found = Counter(result.status for result in Matrix.read(path).results.values())

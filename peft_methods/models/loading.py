@@ -216,7 +216,7 @@ def _load_model(
 def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:
     """Draw random weights, the same base model for all seeds, as with pretrained weights.
 
-    16 bits represent them (bfloat16), as they do most published weights: training in half precision
+    They are rounded to bfloat16, in which most weights are published: training in half precision
     then need not keep the frozen weights in 32 bits too.
     """
     with torch.random.fork_rng(devices=()), DrawInParallel():

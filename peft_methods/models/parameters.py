@@ -45,7 +45,7 @@ def chunks_of(parameter: nn.Parameter) -> Iterator[memoryview]:
     """
     values = values_of(parameter).contiguous().view(-1).view(torch.uint8)
     if not values.is_cuda:
-        yield values.numpy().data
+        yield values.cpu().numpy().data
         return
     copied = torch.empty(min(len(values), COPIED_BYTES), dtype=torch.uint8, pin_memory=True)
     for chunk in torch.split(values, COPIED_BYTES):

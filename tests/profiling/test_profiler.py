@@ -57,7 +57,7 @@ def test_instruments_return_every_metric_or_none_on_a_cpu() -> None:
 
 
 class EnergyCounter:
-    """A sensor that says in each reading that this much energy was used since it was started."""
+    """A sensor that returns this energy at each reading."""
 
     def __init__(self, joules: float) -> None:
         self.joules = joules

@@ -38,8 +38,8 @@ class RunProcess:
     def begin(self, run: RunSpec, threads: int) -> None:
         """Get ready for a run, and remember the state of the process."""
         wanted = without_seed(run)
-        # Not before the first run: torch would ask CUDA for its devices, and this process may have
-        # to fork ranks, which could not use CUDA then.
+        # Not before the first run, since resetting the compiler asks CUDA for its devices: ranks
+        # that this process forks afterwards could not use CUDA.
         if self._compiled is not None and self._compiled != wanted:
             forget_compiled()
         self._compiled = wanted
