@@ -19,7 +19,8 @@ def communication_seconds(step: Callable[[], object]) -> float | None:
     """Run a step and return the seconds that its collectives take; None on one GPU.
 
     A collective also takes the time in which it waits for slower ranks, so the least of all ranks
-    counts. Work that goes on meanwhile is not subtracted.
+    counts. Work that goes on meanwhile is not subtracted. A rank's profile may lack the end of a
+    collective on the CPU, which another thread records; such a rank does not count.
     """
     if ranks.count() == 1:
         return None
@@ -32,9 +33,7 @@ def communication_seconds(step: Callable[[], object]) -> float | None:
     found = None
     with contextlib.suppress(Exception):  # a profiler without access to the GPU
         found = _seconds(traced.events() or ())
-    every = ranks.gathered(found)
-    known = [one for one in every if one]
-    return min(known) if len(known) == len(every) else None
+    return min(filter(None, ranks.gathered(found)), default=None)
 
 
 def _seconds(events: Any) -> float:
