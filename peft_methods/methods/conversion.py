@@ -41,10 +41,11 @@ def convertible() -> tuple[str, ...]:
 
 def converts_to_lora(method: type[Method]) -> bool:
     """Whether the adapters of a method can be converted."""
-    return not _why_not(method)
+    return not why_not(method)
 
 
-def _why_not(method: type[Method]) -> str:
+def why_not(method: type[Method]) -> str:
+    """Return why the adapters of a method cannot be converted; '' if they can."""
     if issubclass(method, TargetedPeftMethod):
         return method.not_converted
     return "only PEFT's adapters of linear layers can be converted"
@@ -52,7 +53,7 @@ def _why_not(method: type[Method]) -> str:
 
 def refusal(method: Method) -> str | None:
     """Return why a method's adapters cannot be converted to LoRA, or None if they can."""
-    if not (reason := _why_not(type(method))):
+    if not (reason := why_not(type(method))):
         return None
     return (
         f"{method.title} cannot be converted to LoRA: {reason}. Methods that can be converted: "

@@ -34,7 +34,9 @@ def _place_of(output: Path) -> Path:
     """Return the folder itself or the nearest one above it that exists."""
     lowest = next(one for one in (output, *output.absolute().parents) if os.path.lexists(one))
     if not lowest.is_dir():
-        raise OptionError(f"output {str(output)!r}: {str(lowest)!r} is a file; give a folder.")
+        raise OptionError(
+            f"output {str(output)!r}: {str(lowest)!r} is a file; give a folder.", setting="output"
+        )
     if lowest == output and any(output.iterdir()):
         raise OptionError(
             f"output {str(output)!r} is not empty. Give a new folder or an empty one.",
