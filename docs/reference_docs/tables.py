@@ -8,7 +8,7 @@ from typing import get_args
 
 from peft_methods.analysis.checks.rule import SCOPES
 from peft_methods.methods import METHODS
-from peft_methods.methods.conversion import convertible
+from peft_methods.methods.conversion import convertible, why_not
 from peft_methods.models.presets import shape_names
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
@@ -56,8 +56,13 @@ def methods() -> str:
 
 
 def methods_converted_to_lora() -> str:
-    """List the methods whose saved adapters can be converted to LoRA."""
-    return f"Methods that can be converted: {codes(convertible())}."
+    """List the methods whose saved adapters can be converted to LoRA, and why others cannot."""
+    reasons: dict[str, list[str]] = {}
+    for name in METHODS:
+        if reason := why_not(METHODS[name]):
+            reasons.setdefault(reason, []).append(name)
+    others = "\n".join(f"- {codes(names)}: {reason}" for reason, names in reasons.items())
+    return f"Methods that can be converted: {codes(convertible())}.\n\nOthers:\n\n{others}"
 
 
 def methods_on_several_gpus() -> str:

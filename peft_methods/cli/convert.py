@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peft_methods.cli.parsing import folder_of, names_of
-from peft_methods.utils.errors import OptionError, unknown
+from peft_methods.cli.parsing import names_of, path_of
+from peft_methods.cli.setting_help import with_change
+from peft_methods.utils.errors import OptionError, PeftMethodsError, unknown
 from peft_methods.utils.sanitize import visible
+
+OPTIONS = {
+    "data.source": "--data",
+    "data.test_source": "--test-data",
+    "model.source": "--base",
+    "trust_remote_code": "--trust-remote-code",
+}  # the options of this command for settings that errors name
 
 
 def add_command(commands: argparse._SubParsersAction[Any]) -> None:
@@ -22,23 +32,31 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         "adapter cannot be converted or whose data or model cannot be read, 4 for a bad option.",
     )
     command.add_argument("folder", type=Path, help="the folder of a saved adapter")
-    command.add_argument("--to", metavar="METHOD", help="lora (the default)")
+    command.add_argument(
+        "--to", metavar="METHOD", help="the method to convert to: lora (the only one)"
+    )
     command.add_argument(
         "--rank",
         action="append",
         default=[],
         required=True,
         metavar="A,B",
-        help="ranks: the higher, the nearer to the adapter, and the more parameters",
+        help="ranks: a higher rank loses less and has more parameters",
     )
     command.add_argument(
         "-o",
         "--output",
-        type=Path,
         metavar="DIR",
-        help="save the converted adapter here, of several ranks in a folder each",
+        help="save the converted adapter in this new folder, of several ranks in a folder each",
     )
-    command.add_argument("--data", metavar="SOURCE", help="the data, if they have moved")
+    command.add_argument(
+        "--data", metavar="SOURCE", help="the data, if they have moved, or other data"
+    )
+    command.add_argument(
+        "--test-data",
+        metavar="SOURCE",
+        help="the data of data.test_source, if the recipe has such and they have moved",
+    )
     command.add_argument("--base", metavar="SOURCE", help="the base model, if it has moved")
     command.add_argument(
         "--trust-remote-code",
@@ -51,8 +69,12 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the table of an adapter and its conversions. Raises `PeftMethodsError`."""
     ranks = [_rank(name) for name in names_of(arguments.rank, "rank")]
-    if arguments.output is not None:
-        folder_of(arguments.output, "output")
+    for name in ("output", "data", "test_data", "base"):
+        if getattr(arguments, name) == "":
+            raise OptionError(
+                f"--{name.replace('_', '-')} is empty. Name a place, or leave it out."
+            )
+    output = None if arguments.output is None else path_of(arguments.output, "output")
     from peft_methods.methods.conversion import TARGETS
 
     if arguments.to not in {None, *TARGETS}:
@@ -63,23 +85,37 @@ def run(arguments: argparse.Namespace) -> int:
     from peft_methods.report.text.conversion import conversion_text
     from peft_methods.runs.conversion import convert
 
-    conversion = convert(
-        arguments.folder,
-        ranks,
-        output=arguments.output,
-        data=arguments.data,
-        base=arguments.base,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        threads=usable_cores(),
-        trust_remote_code=arguments.trust_remote_code,
-    )
+    with _explained():
+        conversion = convert(
+            arguments.folder,
+            ranks,
+            output=output,
+            data=arguments.data,
+            test_data=arguments.test_data,
+            base=arguments.base,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            threads=usable_cores(),
+            trust_remote_code=arguments.trust_remote_code,
+        )
     print("\n".join(map(visible, conversion_text(conversion).splitlines())))
     return 0
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Context manager: errors name the option of this command that changes their setting."""
+    try:
+        yield
+    except PeftMethodsError as error:
+        if option := OPTIONS.get(error.setting):
+            error.args = (with_change(str(error), option), *error.args[1:])
+            error.setting = ""
+        raise
+
+
 def _rank(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) < 10**6):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 6 and int(text) >= 1):
         raise OptionError(
-            f"rank {text!r} should be a whole number of 1 or more. Write ranks as 8,16."
+            f"rank {text!r} should be a whole number from 1 to 999,999. Write ranks as 8,16."
         )
     return int(text)

@@ -41,16 +41,23 @@ def convertible() -> tuple[str, ...]:
 
 def converts_to_lora(method: type[Method]) -> bool:
     """Whether the adapters of a method can be converted."""
-    return issubclass(method, TargetedPeftMethod) and method.converts_to_lora
+    return not why_not(method)
+
+
+def why_not(method: type[Method]) -> str:
+    """Return why the adapters of a method cannot be converted; '' if they can."""
+    if issubclass(method, TargetedPeftMethod):
+        return method.not_converted
+    return "only PEFT's adapters of linear layers can be converted"
 
 
 def refusal(method: Method) -> str | None:
     """Return why a method's adapters cannot be converted to LoRA, or None if they can."""
-    if converts_to_lora(type(method)):
+    if not (reason := why_not(type(method))):
         return None
     return (
-        f"{method.title} cannot be converted to LoRA: PEFT converts additive updates of linear "
-        f"layers. Methods that can be converted: {', '.join(convertible())}"
+        f"{method.title} cannot be converted to LoRA: {reason}. Methods that can be converted: "
+        f"{', '.join(convertible())}"
     )
 
 
@@ -65,7 +72,7 @@ def highest_rank(model: Any) -> int:
 def as_lora(model: Any, method: Method, rank: int, head: Sequence[str]) -> LoRAAdapter:
     """Convert the adapter of a model of PEFT, which stays as it is.
 
-    Its `layers` may have another rank than asked for, where the adapter is of that rank already
+    The result may have another rank than asked for, where the adapter is of that rank already
     (MiSS). Raises `OptionError` for a rank above the matrices, and `ModelError` for layers that
     PEFT cannot convert.
     """

@@ -109,12 +109,12 @@ class TargetedPeftMethod(PeftMethod):
     """A method of PEFT that changes linear layers: `targets` are their roles (see `ROLES`).
 
     `takes_transposed` says whether PEFT implements it for GPT-2's layers, which store their weights
-    transposed. `converts_to_lora` says whether PEFT turns its adapters into LoRA's over the same
-    base model.
+    transposed. `not_converted` says why PEFT does not turn its adapters into LoRA's over the same
+    base model; it is empty if PEFT does.
     """
 
     takes_transposed: ClassVar[bool] = True
-    converts_to_lora: ClassVar[bool] = False
+    not_converted: ClassVar[str] = "PEFT has no conversion for its layers"
 
     targets: Targets = ("query", "value")
 

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from peft_methods.data.facts import TokenData
 from peft_methods.methods.base import Method
 from peft_methods.methods.conversion import LoRAAdapter, as_lora, refusal
 from peft_methods.models.loading import LoadedModel
 from peft_methods.recipes.bundled_names import bundled_name
-from peft_methods.runs.description import read_description, run_of
-from peft_methods.runs.export import load_base, load_peft, load_trained, save_other_files
+from peft_methods.runs.description import DESCRIPTION, method_of, read_description, run_of
+from peft_methods.runs.export import (
+    PEFT_WEIGHTS,
+    load_base,
+    load_peft,
+    load_trained,
+    refuse_code,
+    save_other_files,
+)
 from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.prepare import set_up_process
 from peft_methods.runs.scores import predict_last, quality_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.training.collate import make_collator
-from peft_methods.utils.errors import DataError, ModelError
-
-WEIGHTS = "adapter_model.safetensors"  # PEFT's name
+from peft_methods.utils.errors import DataError, ModelError, OptionError, first_line
+from peft_methods.utils.new_folder import new_folder
 
 
 @dataclass(frozen=True)
 class Measured:
     """An adapter with its test scores, which are empty where the recipe has no quality.
 
-    `parameters` leaves the head out. `error` is the Frobenius norm of the difference between the
-    converted and the original change of all matrices, as a share of that of the original change.
-    `folder` is where it was saved.
+    `parameters` leaves the head out. `error` is the Frobenius norm of the converted minus the
+    original update of all matrices, divided by that of the original update. `folder` is where it
+    was saved.
     """
 
     method: Method
@@ -47,10 +54,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A saved adapter and its conversions, by rank, measured on the same test rows."""
+    """A saved adapter and its conversions, by rank, measured on the same test rows.
+
+    `run` trained the adapter, or the one that it was converted from: `converted_from` is then the
+    title of that method. `rows` counts the test rows, and `same_rows` says whether the data are
+    those of the run.
+    """
 
     run: RunSpec
+    converted_from: str
     rows: int
+    same_rows: bool
     original: Measured
     converted: tuple[Measured, ...]
 
@@ -61,6 +75,7 @@ def convert(
     *,
     output: Path | None = None,
     data: str | None = None,
+    test_data: str | None = None,
     base: str | None = None,
     device: str = "cpu",
     threads: int = 1,
@@ -68,44 +83,62 @@ def convert(
 ) -> Conversion:
     """Convert a saved adapter to LoRA of each of these ranks.
 
-    It is measured on the test rows of its recipe. `data` and `base` are the places of the data and
-    the base model if they have moved. With `output` the adapters are saved there: in the folder
-    itself, or for several ranks in folders of it. Raises `ModelError` for a folder without a
-    convertible adapter, `DataError`, and `OptionError` for a rank above the matrices.
+    It is measured on the test rows of its recipe. `data`, `test_data` and `base` are the places of
+    the data, of test rows with a source of their own, and of the base model, if they have moved.
+    Other rows than those of the run are measured only if their place is given. With `output` the
+    adapters are saved there, in a new or an empty folder: in the folder itself, or for several
+    ranks in folders of it. Raises `ModelError` for a folder without a convertible adapter,
+    `DataError`, and `OptionError` for a rank above the matrices and for `output`.
     """
     saved = read_description(folder)
-    run = _moved(run_of(saved, folder), data, base, device)
-    if (problem := refusal(run.method)) is not None:
+    trained, method = run_of(saved, folder), method_of(saved, folder)
+    if (problem := refusal(method)) is not None:
         raise ModelError(f"{folder}: {problem}")
-    if run.recipe.model.trust_remote_code and not trust_remote_code:
-        raise ModelError(
-            f"{folder}: its base model runs Python code from its repository. Read that code, then "
-            f"give --trust-remote-code."
-        )
-    set_up_process(threads)
-    loaded = load_base(saved, run.recipe.model, run.method, folder, device=device)
-    model: Any = load_peft(loaded, run.method, folder).to(device).eval()
-    found = [as_lora(model, run.method, rank, loaded.head) for rank in ranks]
-    adapters = {adapter.method.rank: adapter for adapter in found}
-    bench = _Bench(run, loaded, _tokens(run, loaded, folder))
-    original = bench.measured(run.method, model)
-    with tempfile.TemporaryDirectory() as scratch:
-        root = output or Path(scratch)
+    run = _moved(trained, data, test_data, base, device)
+    refuse_code(run.recipe.model, folder, is_trusted=trust_remote_code)
+    with new_folder(output, last=DESCRIPTION) as root:
+        set_up_process(threads)
+        loaded = load_base(saved, run.recipe.model, method, folder, device=device)
+        model: Any = load_peft(loaded, method, folder).to(device).eval()
+        found = [as_lora(model, method, rank, loaded.head) for rank in ranks]
+        adapters = {adapter.method.rank: adapter for adapter in found}
+        tokens = _tokens(run, loaded, folder)
+        same = tokens.facts.fingerprint == saved["data_sha256"]
+        if not same and data is None and test_data is None:
+            raise DataError(
+                f"{run.recipe.data.source!r} has other rows now than when the model in {folder} "
+                f"was trained. Set data.source to the data of then, or to the data to measure on.",
+                setting="data.source",
+            )
+        described = replace(run if same else _moved(trained, base=base), device=trained.device)
+        bench = _Bench(run, described, saved["data_sha256"], loaded, tokens)
+        original = bench.measured(method, model)
         converted = []
-        for rank, adapter in adapters.items():
-            place = root / f"rank-{rank}" if len(adapters) > 1 else root
-            other = bench.saved_and_loaded(adapter, place)
-            error = error_of_change(model, other, adapter.layers)
-            one = bench.measured(adapter.method, other)
-            converted.append(replace(one, error=error, folder=place if output else None))
-    return Conversion(run, len(bench.tokens.test), original, tuple(converted))
+        for adapter in adapters.values():
+            name = f"rank-{adapter.method.rank}" if len(set(ranks)) > 1 else ""
+            one = bench.converted(model, adapter, root / name)
+            converted.append(replace(one, folder=None if output is None else output / name))
+    return Conversion(
+        run,
+        saved.get("converted_from", ""),
+        len(tokens.test),
+        same,
+        original,
+        tuple(converted),
+    )
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """What adapters of one run are measured with: its base model and its rows."""
+    """What adapters of one run are measured with: its base model and its rows.
+
+    `described` is the run as the saved adapters describe it, and `data_sha256` the fingerprint of
+    its rows.
+    """
 
     run: RunSpec
+    described: RunSpec
+    data_sha256: str
     base: LoadedModel
     tokens: TokenData
 
@@ -121,28 +154,54 @@ class _Bench:
             {} if quality is None else quality.scores,
         )
 
-    def saved_and_loaded(self, adapter: LoRAAdapter, folder: Path) -> nn.Module:
-        """Save a converted adapter as a run with LoRA is saved, and load it as its users will."""
+    def converted(self, model: nn.Module, adapter: LoRAAdapter, folder: Path) -> Measured:
+        """Save a converted adapter, and measure it beside the original as its users load it."""
+        try:
+            self._save(adapter, folder)
+        except (OSError, SafetensorError) as error:
+            raise OptionError(
+                f"the converted adapter cannot be saved: {first_line(error)}", setting="output"
+            ) from None
+        source, device = self.run.recipe.model.source, self.run.device
+        other = load_trained(folder, base=source, device=device, trust_remote_code=True).to(device)
+        loss = error_of_change(model, other, adapter.layers)
+        return replace(self.measured(adapter.method, other), error=loss)
+
+    def _save(self, adapter: LoRAAdapter, folder: Path) -> None:
+        """Save a converted adapter as a run with LoRA is saved."""
         from safetensors.torch import save_file
 
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({n: t.contiguous() for n, t in adapter.tensors.items()}, folder / WEIGHTS)
+        folder.mkdir(exist_ok=True)
+        save_file({n: t.contiguous() for n, t in adapter.tensors.items()}, folder / PEFT_WEIGHTS)
         adapter.config.save_pretrained(str(folder))
-        own = replace(self.run, method=adapter.method)
-        save_other_files(own, self.base, folder, converted_from=self.run.method.title)
-        source, device = self.run.recipe.model.source, self.run.device
-        model = load_trained(folder, base=source, device=device, trust_remote_code=True)
-        return model.to(device)
+        save_other_files(self.described, self.base, folder, self.data_sha256, adapter.method)
 
 
-def _moved(run: RunSpec, data: str | None, base: str | None, device: str) -> RunSpec:
-    """Return the run on this device, with its data and its model in these places."""
+def _moved(
+    run: RunSpec,
+    data: str | None = None,
+    test_data: str | None = None,
+    base: str | None = None,
+    device: str | None = None,
+) -> RunSpec:
+    """Return the run on this device, with its data and its model in these places.
+
+    Raises `OptionError` for the place of test rows that have no source of their own.
+    """
     recipe = run.recipe
     if data is not None:
         recipe = replace(recipe, data=replace(recipe.data, source=bundled_name(data)))
+    if test_data is not None:
+        if recipe.data.test_source is None:
+            raise OptionError(
+                f"the recipe {recipe.name} takes its test rows from data.source: no other place of "
+                f"them can be given.",
+                setting="data.source",
+            )
+        recipe = replace(recipe, data=replace(recipe.data, test_source=bundled_name(test_data)))
     if base is not None:
         recipe = replace(recipe, model=replace(recipe.model, source=bundled_name(base)))
-    return replace(run, recipe=recipe, device=device)
+    return replace(run, recipe=recipe, device=device or run.device)
 
 
 def _tokens(run: RunSpec, loaded: LoadedModel, folder: Path) -> TokenData:
@@ -168,10 +227,10 @@ def error_of_change(model: Any, other: Any, layers: Sequence[str]) -> float:
     change = difference = 0.0
     for name in layers:
         layer, second = model.get_submodule(name), other.get_submodule(name)
-        weight = layer.get_base_layer().weight
-        transposed = type(layer.get_base_layer()) is not torch.nn.Linear  # GPT-2's
-        inputs = torch.eye(weight.shape[0 if transposed else 1], device=weight.device)
-        plain, own = layer.get_base_layer()(inputs), layer(inputs)
+        base = layer.get_base_layer()
+        width = base.weight.shape[0 if isinstance(base, Conv1D) else 1]
+        inputs = torch.eye(width, device=base.weight.device)
+        plain, own = base(inputs), layer(inputs)
         change += float((own - plain).square().sum())
         difference += float((second(inputs) - own).square().sum())
     return (difference / change) ** 0.5 if change else 0.0

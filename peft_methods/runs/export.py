@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,26 @@ from typing import Any
 from torch import Tensor, nn
 
 from peft_methods.methods.base import TRAINED, ApplyContext, Method
-from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading, ranks
 from peft_methods.models.attention_registry import attention_options
 from peft_methods.models.parameters import load_trainable, on_first_host, trainable_tensors
-from peft_methods.recipes.schema import DEFAULT_TASK, ModelSpec
-from peft_methods.runs.description import DESCRIPTION, describe, read_description
+from peft_methods.recipes.schema import ModelSpec
+from peft_methods.runs.description import (
+    DESCRIPTION,
+    base_spec_of,
+    describe,
+    method_of,
+    read_description,
+    task_of,
+)
 from peft_methods.runs.model_card import model_card
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import ModelError, first_line
-from peft_methods.utils.validation import build
 
 CARD = "README.md"
-PEFT_CONFIG = "adapter_config.json"
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Methods train no embeddings. PEFT would ask the hub about them, and wait without a network.
 PEFT_SAVING: Mapping[str, Any] = {"save_embedding_layers": False}
 
@@ -63,10 +68,13 @@ def save_trained(
     base: loading.LoadedModel,
     folder: Path,
     state: Mapping[str, Any] | None = None,
+    *,
+    data_sha256: str = "",
 ) -> None:
     """Save the model in its method's format, with its tokenizer and its description.
 
-    `state` has the tensors of a model that is divided among ranks.
+    `state` has the tensors of a model that is divided among ranks, and `data_sha256` is the
+    fingerprint of the run's rows.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if run.method.info.saved_format == "peft_methods":
@@ -76,23 +84,28 @@ def save_trained(
         given = {"state_dict": state} if state else {}
         # transformers' and PEFT's models have this method
         model.save_pretrained(str(folder), **options, **given)  # type: ignore[operator]
-    save_other_files(run, base, folder)
+    save_other_files(run, base, folder, data_sha256)
 
 
 def save_other_files(
-    run: RunSpec, base: loading.LoadedModel, folder: Path, converted_from: str = ""
+    run: RunSpec,
+    base: loading.LoadedModel,
+    folder: Path,
+    data_sha256: str = "",
+    converted: Method | None = None,
 ) -> None:
     """Save tokenizer, description and README beside the weights, and finish PEFT's configs.
 
-    `converted_from` is the title of the method that was trained, if it is another one.
+    See `describe` for `data_sha256` and `converted`.
     """
     base.tokenizer.save_pretrained(str(folder))
-    description, head = describe(run, base, converted_from), TASKS[run.recipe.task].head
+    description = describe(run, base, data_sha256=data_sha256, converted=converted)
+    head = TASKS[run.recipe.task].head
     if description["format"] == "peft":
         if not head.pretrained:  # with a config.json, transformers would not see PEFT's folder
             _save_plain_config(base, folder)
         _name_base(folder / PEFT_CONFIG, description["model"]["source"])
-    card = model_card(run.method, description, head, TASKS[run.recipe.task].usage)
+    card = model_card(converted or run.method, description, head, TASKS[run.recipe.task].usage)
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
@@ -142,20 +155,16 @@ def load_trained(
     """
     folder = Path(folder)
     saved = read_description(folder)
-    method: Method = METHODS.create(saved["method"], saved["settings"], str(folder))
-    spec = build(ModelSpec, saved["model"], str(folder))
-    if spec.trust_remote_code and not trust_remote_code:
-        raise ModelError(
-            f"{folder}: its base model runs Python code from its repository. Read that code, then "
-            f"load the model with trust_remote_code=True."
-        )
+    method, task = method_of(saved, folder), task_of(saved, folder)
+    spec = base_spec_of(saved, folder)
     if base is not None:
         spec = replace(spec, source=str(base))
-    task = _task_of(saved)
     saved_format = saved.get("format", "peft_methods")  # all that version 0.1 described
-    if saved_format == "transformers":
-        return _load_plain(folder, task, spec).to(device).eval()
-    loaded = load_base(saved, spec, method, folder, device=device)
+    with _explained():
+        refuse_code(spec, folder, is_trusted=trust_remote_code)
+        if saved_format == "transformers":
+            return _load_plain(folder, task, spec).to(device).eval()
+        loaded = load_base(saved, spec, method, folder, device=device)
     if saved_format == "peft":
         model = load_peft(loaded, method, folder)
     else:
@@ -163,8 +172,29 @@ def load_trained(
     return (_merged(model, method, folder) if merge else model).eval()
 
 
-def _task_of(saved: Mapping[str, Any]) -> Task:
-    return TASKS[saved.get("task", DEFAULT_TASK)]
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Context manager: errors name the argument of `load_trained` that changes their setting."""
+    arguments = {
+        "model.source": "base=FOLDER, its folder or hub id",
+        "trust_remote_code": "trust_remote_code=True",
+    }
+    try:
+        yield
+    except ModelError as error:
+        if error.setting not in arguments:
+            raise
+        raise ModelError(f"{error} Change it with {arguments[error.setting]}.") from None
+
+
+def refuse_code(spec: ModelSpec, folder: Path, *, is_trusted: bool) -> None:
+    """Raise `ModelError` if the base model has Python code, unless the user trusts it."""
+    if spec.trust_remote_code and not is_trusted:
+        raise ModelError(
+            f"{folder}: its base model runs Python code from its repository. Read that code before "
+            f"you allow it.",
+            setting="trust_remote_code",
+        )
 
 
 def _load_plain(folder: Path, task: Task, spec: ModelSpec) -> nn.Module:
@@ -186,12 +216,14 @@ def load_base(
 ) -> loading.LoadedModel:
     """Load the base model as for training. Raises `ModelError` if its weights are other ones.
 
+    The error's setting is then `model.source`.
+
     4-bit weights are not compared: devices may round them differently.
     """
     try:
         loaded = loading.load(
             spec,
-            _task_of(saved).head,
+            task_of(saved, folder).head,
             tuple(saved["label_names"]),
             quantization=method.info.quantization,
             precision=saved.get("precision", "fp32"),
@@ -199,14 +231,14 @@ def load_base(
         )
     except ModelError as error:
         raise ModelError(
-            f"{folder}: its base model cannot be loaded: {error} If it has moved, load this folder "
-            f"with base=FOLDER, its folder or hub id."
+            f"{folder}: its base model cannot be loaded: {error}", setting=error.setting
         ) from None
     expected = saved.get("weights_sha256", loaded.weights_sha256)
     if method.info.quantization is None and loaded.weights_sha256 != expected:
         raise ModelError(
             f"{folder} was trained on another base model than {spec.source!r} is now: the weights "
-            f"differ. Load it with base=FOLDER, the folder or hub id of the model of then."
+            f"differ. Set model.source to the model of then.",
+            setting="model.source",
         )
     return loaded
 
@@ -215,6 +247,9 @@ def load_peft(loaded: loading.LoadedModel, method: Method, folder: Path) -> nn.M
     """Load an adapter of PEFT's into its base model. Raises `ModelError`."""
     from peft import PeftModel
 
+    for name in (PEFT_CONFIG, PEFT_WEIGHTS):  # PEFT would look for a missing one on the hub
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} cannot be loaded: it has no file {name}.")
     try:
         with getattr(method, "wrapping", nullcontext)():
             model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))

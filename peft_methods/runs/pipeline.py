@@ -177,7 +177,8 @@ def _train_and_evaluate(
     further = further_scores(run, loaded.model, loaded.base.tokenizer, untrained)
     profiler.enter("save")
     unsaved = _save(run, loaded, paths.save_to)
-    size = saved_size(loaded.model, run, loaded.base, paths.work / f"saved-{ranks.rank()}")
+    scratch, rows = paths.work / f"saved-{ranks.rank()}", loaded.tokens.facts.fingerprint
+    size = saved_size(loaded.model, run, loaded.base, scratch, rows)
     profiler.enter("check")
     is_rated = paths.matmul_flops_per_second is not None and run.role == "main"
     model_flops = None
@@ -240,7 +241,8 @@ def _save(run: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
         return []
     try:
         unsign(folder)
-        export.save_trained(loaded.model, run, loaded.base, folder, state)
+        rows = loaded.tokens.facts.fingerprint
+        export.save_trained(loaded.model, run, loaded.base, folder, state, data_sha256=rows)
     except (OSError, SafetensorError) as error:
         return [f"its model could not be saved to {folder}: {first_line(error)}"]
     return []

@@ -34,7 +34,11 @@ class SavedSize:
 
 
 def saved_size(
-    model: nn.Module, run: RunSpec, base: loading.LoadedModel, scratch: Path
+    model: nn.Module,
+    run: RunSpec,
+    base: loading.LoadedModel,
+    scratch: Path,
+    data_sha256: str = "",
 ) -> SavedSize:
     """Compute both sizes. No weights are written; all other files are, to the folder `scratch`.
 
@@ -42,7 +46,7 @@ def saved_size(
     """
     scratch.mkdir(parents=True, exist_ok=True)
     _save_configs(model, run.method, scratch)
-    export.save_other_files(run, base, scratch)
+    export.save_other_files(run, base, scratch, data_sha256)
     small = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
     return SavedSize(
         checkpoint_bytes=safetensors_bytes(run.method.saved_parameters(model)),

@@ -42,7 +42,7 @@ class DeLoRA(TargetedPeftMethod):
         },
     )
     takes_transposed = False
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 8
     delora_lambda: Positive = 15.0

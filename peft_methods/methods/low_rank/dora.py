@@ -39,8 +39,7 @@ class DoRA(LoRA):
             "decoder": DefaultRate(3e-4, "PEFT's example, examples/dora_finetuning"),
         },
     )
-    # PEFT 0.21 converts its update and leaves its magnitudes out.
-    converts_to_lora = False
+    not_converted = "PEFT would leave its lengths out"
 
     def variant(self) -> dict[str, Any]:
         """DoRA is a switch of LoRA's."""

@@ -39,7 +39,7 @@ class GraLoRA(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": compared(2e-4)},
     )
     added_in = (0, 19)
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 8
     alpha: Positive = 16

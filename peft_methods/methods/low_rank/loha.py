@@ -39,7 +39,7 @@ class LoHa(TargetedPeftMethod):
         learning_rates=AS_LORA,
     )
     takes_transposed = False
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 8
     alpha: Positive = 8

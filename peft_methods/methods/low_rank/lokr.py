@@ -40,7 +40,7 @@ class LoKr(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": compared(3e-3)},
     )
     takes_transposed = False
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 8
     alpha: Positive = 8

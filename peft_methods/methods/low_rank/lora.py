@@ -54,7 +54,7 @@ class LoRA(TargetedPeftMethod):
             "decoder": DefaultRate(2e-4, "the paper's, table 11, for GPT-2"),
         },
     )
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 8
     alpha: Positive = 16

@@ -39,7 +39,7 @@ class MiSS(TargetedPeftMethod):
         learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
     takes_transposed = False
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 64
     dropout: Share = 0.0

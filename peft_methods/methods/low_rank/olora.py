@@ -43,8 +43,7 @@ class OLoRA(LoRA):
     )
     # PEFT 0.21 decomposes them as they are stored: rows and columns are exchanged.
     takes_transposed = False
-    # As PiSSA's, its update is not of the base model's matrices.
-    converts_to_lora = False
+    not_converted = "PEFT would add its update to weights that it was not trained on"
 
     def variant(self) -> dict[str, Any]:
         """It is a start of LoRA's."""

@@ -41,8 +41,7 @@ class PiSSA(LoRA):
             "decoder": DefaultRate(2e-5, "PEFT's example, examples/pissa_finetuning"),
         },
     )
-    # PEFT 0.21 converts the update of the rest of the matrices, as if it were of the whole ones.
-    converts_to_lora = False
+    not_converted = "PEFT would add its update to weights that it was not trained on"
 
     def variant(self) -> dict[str, Any]:
         """The exact decomposition, not the faster random one."""

@@ -44,7 +44,7 @@ class PVeRA(VeRA):
             "decoder": compared(3e-3),
         },
     )
-    converts_to_lora = False  # PEFT cannot
+    not_converted = "PEFT has no conversion for its layers"
     added_in = (0, 19)
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:

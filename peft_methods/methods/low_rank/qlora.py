@@ -49,8 +49,7 @@ class QLoRA(LoRA):
             "decoder": DefaultRate(2e-4, "the paper's, table 9, for 7B and 13B parameters"),
         },
     )
-    # PEFT 0.21 converts no layers in 4 bits.
-    converts_to_lora = False
+    not_converted = "PEFT converts no layers whose weights are quantised"
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Prepare the model as PEFT does (norms and head in fp32), then apply LoRA.

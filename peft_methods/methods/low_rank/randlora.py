@@ -42,7 +42,7 @@ class RandLoRA(TargetedPeftMethod):
             "decoder": DefaultRate(3e-4, "PEFT's example, examples/randlora_finetuning"),
         },
     )
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 32
     alpha: Positive = 640

@@ -46,7 +46,7 @@ class TinyLoRA(TargetedPeftMethod):
         },
     )
     added_in = (0, 19)
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 2
     u: Count = 64

@@ -44,7 +44,7 @@ class UniLoRA(TargetedPeftMethod):
         },
     )
     added_in = (0, 20)
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 4
     theta_d_length: Count = 256

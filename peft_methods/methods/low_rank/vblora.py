@@ -48,7 +48,7 @@ class VBLoRA(TargetedPeftMethod):
             "decoder": compared(5e-4),
         },
     )
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 4
     num_vectors: Count = 256

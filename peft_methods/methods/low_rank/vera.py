@@ -42,7 +42,7 @@ class VeRA(TargetedPeftMethod):
             "decoder": compared(1e-3),
         },
     )
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 256
     dropout: Share = 0.0

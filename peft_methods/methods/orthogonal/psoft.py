@@ -47,7 +47,7 @@ class PSOFT(TargetedPeftMethod):
     )
     added_in = (0, 19)
     takes_transposed = False
-    converts_to_lora = True
+    not_converted = ""
 
     rank: Count = 32
 

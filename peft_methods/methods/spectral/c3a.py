@@ -45,7 +45,7 @@ class C3A(TargetedPeftMethod):
         },
     )
     takes_transposed = False
-    converts_to_lora = True
+    not_converted = ""
 
     block_size: Count = 64
 

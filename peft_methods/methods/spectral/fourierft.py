@@ -45,7 +45,7 @@ class FourierFT(TargetedPeftMethod):
             "decoder": UNTUNED,
         },
     )
-    converts_to_lora = True
+    not_converted = ""
 
     n_frequency: Count = 1000
     scaling: Positive = 150.0

@@ -39,7 +39,7 @@ class WaveFT(TargetedPeftMethod):
         mergeable=True,
         learning_rates={**AS_LORA, "decoder": UNTUNED},
     )
-    converts_to_lora = True
+    not_converted = ""
 
     n_frequency: Count = 2592
     scaling: Positive = 25.0

@@ -12,8 +12,12 @@ from peft_methods.tasks.registry import TASKS
 
 MISSING = "–"
 EXPLAINED = (
-    "Parameters are those without the head, which stays as it is. The error is that of the change\n"
-    "of all matrices, as a share of that change (Frobenius norm)."
+    "Parameters are those without the head, which stays as it is. Error of the weights: the\n"
+    "Frobenius norm of the converted minus the original update, divided by that of the original\n"
+    "update."
+)
+OTHER_ROWS = (
+    "These are not the rows of its run: what its record says of it was measured on other ones."
 )
 
 
@@ -33,9 +37,16 @@ def conversion_text(conversion: Conversion) -> str:
     aligned = ("left", *["right"] * (len(headers) - 1))
     table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=aligned)
     source = f"{conversion.rows:,} test rows of {run.recipe.data.source}"
-    title = f"{run.method.title}, as trained by the recipe {run.recipe.name}; {source}"
+    title = f"{_made(conversion)} by the recipe {run.recipe.name}; {source}"
+    others_rows = () if conversion.same_rows else (OTHER_ROWS,)
     saved = [f"saved: {one.folder}" for one in conversion.converted if one.folder is not None]
-    return "\n".join((title, "", table, "", EXPLAINED, *saved))
+    return "\n".join((title, "", table, "", EXPLAINED, *others_rows, *saved))
+
+
+def _made(conversion: Conversion) -> str:
+    """Describe how the adapter came to be."""
+    title, origin = conversion.original.method.title, conversion.converted_from
+    return f"{title}, converted from {origin} as trained" if origin else f"{title}, as trained"
 
 
 def _row(one: Measured, original: Measured, shown: Sequence[Metric]) -> list[str]:
