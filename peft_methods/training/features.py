@@ -151,14 +151,19 @@ class StoredFeatures:
 
     def _chosen_place(self, model: nn.Module, inputs: Batch) -> str:
         """Return the tokens whose states give the model's own outputs for the batch."""
-        predict, allowed = self._job.task.predict, ROUNDING[self._precision in HALF]
-        own, states = predict(model, inputs), self._states(model, inputs)
+        mask, allowed = inputs["attention_mask"], ROUNDING[self._precision in HALF]
+
+        def predict(batch: Batch) -> Tensor:
+            outputs = self._job.task.predict(model, batch)
+            return outputs[mask.bool()] if outputs.ndim == 3 else outputs  # those of real tokens
+
+        own, states = predict(inputs), self._states(model, inputs)
         if not (own.any() and own.isfinite().all()):
             return ALL  # such outputs cannot tell the places apart
         by_tokens = self._job.task.collator(self._job.tokenizer).labels_tokens
         for place in (ALL,) if by_tokens else PLACES[self._family]:
-            with self._beginning_with(_at(place, states, inputs["attention_mask"])):
-                outputs = predict(model, self._cut(inputs, place))
+            with self._beginning_with(_at(place, states, mask)):
+                outputs = predict(self._cut(inputs, place))
             if _agree(outputs, own, allowed):
                 return place
         raise ModelError(
