@@ -19,7 +19,10 @@ CHECKS: Mapping[str, str] = {
     "frozen": "frozen weights stay the same to the bit",
     "checkpointing": "activation checkpointing gives the same gradients",
     "repeat": "a second run gives the same bits",
-    "engines": "all engines give the same losses, step by step",
+    "engines": (
+        "all engines give the same loss in each step, within rounding, from slightly moved "
+        "weights, without dropout"
+    ),
     "merge": "the merged model gives the same predictions",
     "reload": "the saved model gives the same predictions in another process",
 }

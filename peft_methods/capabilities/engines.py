@@ -1,15 +1,17 @@
-"""The check that all engines give the same losses, step by step."""
+"""The check that all engines give the same losses, within rounding, in each step."""
 
 from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from peft_methods.capabilities.cells import ROUNDING, Cell, Result
+from peft_methods.capabilities.cells import Cell, Precision, Result
 from peft_methods.capabilities.findings import Broken, Findings, Unneeded
 from peft_methods.capabilities.stepping import TRAINERS, nothing_drawn, train
 from peft_methods.capabilities.toy import SEED, Ground, Trial, build, unsupported
@@ -19,6 +21,12 @@ from peft_methods.training.registry import DEFAULT, ENGINES
 from peft_methods.utils.errors import EngineUnfit
 
 DISTURBANCE = 0.01  # standard deviation of what is added to each trained weight
+# How far the losses of a step may be apart, relative to the loss if that is above 1. In bf16 that
+# is a few times the largest measured difference, which docs/reference/capabilities.md states.
+ALLOWED: Mapping[Precision, float] = {"fp32": 1e-4, "bf16": 0.02}
+# By what the cell's learning rates are divided. At the whole rates, a few steps amplify the
+# rounding of bf16 without limit: losses of RandLoRA were 0.7 apart in step 11.
+SLOWER: Mapping[Precision, float] = {"fp32": 1.0, "bf16": 10.0}
 Losses = tuple[float, ...]
 
 
@@ -46,14 +54,27 @@ def check_engines(found: Findings, cell: Cell, ground: Ground, device: str, *, w
                 found.unusable = device != "cpu"  # a failed capture leaves the GPU undefined
                 raise Unneeded(f"falls back to {ENGINES[name].fallback}: {error}") from None
             expected = _losses(build(cell, ground, device, work / DEFAULT), work / DEFAULT)
-            _compare(name, losses, expected, ROUNDING[cell.precision])
+            _compare(name, losses, expected, ALLOWED[cell.precision])
 
 
 def _losses(trial: Trial, work: Path) -> Losses:
     """Return the loss of each step, of a training that follows from its arithmetic alone."""
+    trial = _slower(trial, SLOWER[trial.cell.precision])
     _disturb(trial.model)
     with nothing_drawn():
         return train(trial, work, trial.run.engine)[1]
+
+
+def _slower(trial: Trial, factor: float) -> Trial:
+    """Return the trial with lower learning rates."""
+    method = trial.run.method
+    head = method.head_learning_rate
+    method = replace(
+        method,
+        learning_rate=method.learning_rate / factor,
+        head_learning_rate=None if head is None else head / factor,
+    )
+    return replace(trial, run=replace(trial.run, method=method))
 
 
 def _disturb(model: nn.Module) -> None:
@@ -71,12 +92,11 @@ def _disturb(model: nn.Module) -> None:
                 parameter.add_(DISTURBANCE * noise.to(parameter))
 
 
-def _compare(engine: str, losses: Losses, expected: Losses, rounding: float) -> None:
+def _compare(engine: str, losses: Losses, expected: Losses, allowed: float) -> None:
     if len(losses) != len(expected):
         raise Broken(f"{engine} made {len(losses)} steps, {DEFAULT} {len(expected)}")
-    allowed = 10 * rounding * max(1.0, *map(abs, expected))
     for step, (one, other) in enumerate(zip(losses, expected, strict=True), 1):
-        if not abs(one - other) <= allowed:
+        if not abs(one - other) <= allowed * max(1.0, abs(other)):
             raise Broken(
                 f"the loss of step {step} is {other:.6g} with {DEFAULT}, {one:.6g} with {engine}"
             )

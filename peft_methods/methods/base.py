@@ -22,7 +22,7 @@ TRAINED = "trained.safetensors"  # a prerequisite run's trained parameters by na
 MEASURED = "best of a few on 600 validation sentences, MiniLM-L6, three seeds (recipe embedded)"
 FAMILIES = (*("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal", "spectral"),)
 SavedFormat = Literal["transformers", "peft", "peft_methods"]
-Needs = Literal["any encoder", "linear layers", "layer ends", "module map"]
+Needs = Literal["any model", "linear layers", "layer ends", "module map"]
 T = TypeVar("T")
 
 
@@ -232,7 +232,7 @@ class Method:
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """Return why this method cannot train such a model on this device, or None if it can."""
-        if architecture.module_map is not None or self.info.needs == "any encoder":
+        if architecture.module_map is not None or self.info.needs == "any model":
             return None
         if self.info.needs == "layer ends" and architecture.ends:
             return None

@@ -73,14 +73,14 @@ def count_training_flops(job: TrainingJob) -> TrainingFlops:
     chosen = [[short], [short, short], *([place] for place in longer)]
     sizes = [[lengths[at] for at in places] for places in chosen]
     batches = [on_device(collate([rows[at] for at in places]), _device(job)) for places in chosen]
-    features = StoredFeatures(job) if job.method.info.stores_features else None
+    features = StoredFeatures(job, allocates=False) if job.method.info.stores_features else None
     loss = (features or job.task).loss
     was_training = model.training
     model.train()
     try:
         with torch.random.fork_rng():
             if features is not None:
-                features.encode(model, batches[0])  # it also finds out what the head reads
+                features.encode(model, batches[-1])  # it also finds out what the head reads
             found = [_flops(partial(_step, job, loss, batch)) for batch in batches]
             if features is None:
                 return _fitted(sizes, found)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from peft_methods.methods.base import Method
 from peft_methods.models.config import load_config
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.registry import TASKS
+from peft_methods.training.engine import replay_problem
 from peft_methods.training.registry import engine_of
 
 
@@ -17,7 +17,7 @@ def with_fitting_engine(run: RunSpec, paths: RunPaths) -> tuple[RunSpec, RunPath
     config = load_config(run.recipe.model, TASKS[run.recipe.task].head)
     engine = engine_of(run.engine)
     reason = engine.unsupported(config, run.recipe.budget)
-    if reason is None and engine.replays_steps and (problem := _problem(run.method)):
+    if reason is None and engine.replays_steps and (problem := replay_problem(run.method)):
         reason = (
             f"{problem}, and the {engine.name} engine replays steps: the {engine.fallback} engine "
             f"trains it"
@@ -25,12 +25,3 @@ def with_fitting_engine(run: RunSpec, paths: RunPaths) -> tuple[RunSpec, RunPath
     if reason is None:
         return run, paths
     return run.with_fallback_engine(), replace(paths, engine_note=reason)
-
-
-def _problem(method: Method) -> str | None:
-    """Return why a method's steps cannot be replayed, or None."""
-    if method.acts_after_steps():
-        return f"{method.title} changes the model between steps"
-    if method.info.stores_features:
-        return f"{method.title} has other steps in its first epoch"
-    return None

@@ -246,6 +246,15 @@ class Engine(Protocol):
         """
 
 
+def replay_problem(method: Method) -> str | None:
+    """Return why an engine that replays steps cannot train the method, or None if it can."""
+    if method.acts_after_steps():
+        return f"{method.title} changes the model between steps"
+    if method.info.stores_features:
+        return f"{method.title} has other steps in its first epoch"
+    return None
+
+
 def check_budget(budget: Budget, model: nn.Module, device: str) -> None:
     """Raise an error if the model or the GPU cannot be trained with this budget.
 

@@ -39,7 +39,7 @@ PLACES = {"encoder": (FIRST, ALL), "decoder": (LAST, ALL), "encoder_decoder": (A
 
 
 class NumberedRows(TokenRows):
-    """Rows that know their number."""
+    """Rows with their number."""
 
     def __getitem__(self, row: int) -> TokenRow:
         return {**super().__getitem__(row), ROWS: row % len(self)}
@@ -63,11 +63,12 @@ class StoredFeatures:
     """The features of a training's rows, on the device of its model, and the loss of their batches.
 
     Features of a batch without row numbers, as that of the warm-up, are not kept; the memory for
-    those of all rows is allocated nevertheless, so that it is in the peak that is measured.
+    those of all rows is allocated nevertheless, so that it is in the peak that is measured. Without
+    `allocates` it is not, and batches must not have row numbers.
     """
 
-    def __init__(self, job: TrainingJob) -> None:
-        self._job, self._precision = job, job.recipe.budget.precision
+    def __init__(self, job: TrainingJob, *, allocates: bool = True) -> None:
+        self._job, self._precision, self._allocates = job, job.recipe.budget.precision, allocates
         self.rows = NumberedRows(job.data.train.tokens, job.data.train.labels)
         self.collate = NumberingCollator(make_collator(job.recipe, job.tokenizer))
         self._lengths = np.asarray(self.rows.lengths, dtype=np.int64)
@@ -104,16 +105,20 @@ class StoredFeatures:
             states = self.encode(model, inputs)
             if ROWS not in batch:
                 self._store = None  # a traced step has to allocate it, as its activations
-            if self._store is None:
+            if self._store is None and self._allocates:
                 total = 1 + int(self._counts.sum())
                 self._store = torch.zeros(total, states.shape[-1], device=states.device)
             if ROWS in batch:
-                self._write(self._store, batch, states)
+                self._write(batch, states)
         with self._beginning_with(states):
             return self._job.task.loss(model, self._cut(inputs, self._place))
 
     def encode(self, model: nn.Module, inputs: Batch) -> Tensor:
-        """Return the states that the head reads: (rows, 1 or tokens, width)."""
+        """Return the states that the head reads: (rows, 1 or tokens, width), 0 for padding.
+
+        The first batch decides which ones these are, so it should have several tokens a row, and
+        padding.
+        """
         with self._computing(model, inputs["input_ids"].device):
             self._place = self._place or self._chosen_place(model, inputs)
             states = self._states(model, inputs)
@@ -146,19 +151,24 @@ class StoredFeatures:
 
     def _chosen_place(self, model: nn.Module, inputs: Batch) -> str:
         """Return the tokens whose states give the model's own outputs for the batch."""
-        predict, allowed = self._job.task.predict, ROUNDING[self._precision in HALF]
-        own, states = predict(model, inputs), self._states(model, inputs)
+        mask, allowed = inputs["attention_mask"], ROUNDING[self._precision in HALF]
+
+        def predict(batch: Batch) -> Tensor:
+            outputs = self._job.task.predict(model, batch)
+            return outputs[mask.bool()] if outputs.ndim == 3 else outputs  # those of real tokens
+
+        own, states = predict(inputs), self._states(model, inputs)
         if not (own.any() and own.isfinite().all()):
-            return ALL  # such outputs tell nothing
+            return ALL  # such outputs cannot tell the places apart
         by_tokens = self._job.task.collator(self._job.tokenizer).labels_tokens
         for place in (ALL,) if by_tokens else PLACES[self._family]:
-            with self._beginning_with(_at(place, states, inputs["attention_mask"])):
-                outputs = predict(model, self._cut(inputs, place))
+            with self._beginning_with(_at(place, states, mask)):
+                outputs = predict(self._cut(inputs, place))
             if _agree(outputs, own, allowed):
                 return place
         raise ModelError(
             f"{self._job.method.title} stores the states of the last layer, and the head of "
-            f"{type(model).__name__} reads something else: use the method head_only"
+            f"{type(model).__name__} does not read these alone: use the method head_only"
         )
 
     @contextmanager
@@ -180,9 +190,10 @@ class StoredFeatures:
         assert self._store is not None, "all rows of the batch are stored"
         return self._store[self._places(batch)]
 
-    def _write(self, store: Tensor, batch: Batch, states: Tensor) -> None:
-        store.index_copy_(0, self._places(batch).flatten(), states.flatten(0, 1).float())
-        store[0] = 0
+    def _write(self, batch: Batch, states: Tensor) -> None:
+        assert self._store is not None, "a training allocates the memory of its features"
+        self._store.index_copy_(0, self._places(batch).flatten(), states.flatten(0, 1).float())
+        self._store[0] = 0
         self._known[batch[ROWS]] = True
 
     def _places(self, batch: Batch) -> Tensor:
@@ -201,23 +212,28 @@ class StoredFeatures:
         return self._lengths if self._place == ALL else np.ones_like(self._lengths)
 
     def _check_size(self, width: int) -> None:
-        """Raise `OptionError` if the states of all rows would take too much memory."""
-        ends = np.cumsum(self._counts)
+        """Raise `OptionError` if the states of all rows would take too much memory.
+
+        It says how many of the longest rows fit: as many of any rows do.
+        """
+        ends = np.cumsum(np.sort(self._counts)[::-1])
         total, most = int(ends[-1]), MOST_BYTES // (4 * width)
-        if total > most:
-            raise OptionError(
-                f"{self._job.method.title} would store {total:,} states of {width:,} numbers "
-                f"({format_bytes(4 * width * total)}), and stores at most "
-                f"{format_bytes(MOST_BYTES)}: set data.train = "
-                f"{int(np.searchsorted(ends, most, 'right'))} or less, or use the method head_only",
-                setting="data.train",
-            )
+        if total <= most:
+            return
+        fit = int(np.searchsorted(ends, most, "right"))
+        fewer = f"set data.train = {fit} or less, or " if fit else ""
+        raise OptionError(
+            f"{self._job.method.title} would store {total:,} states of {width:,} numbers "
+            f"({format_bytes(4 * width * total)}), and stores at most "
+            f"{format_bytes(MOST_BYTES)}: {fewer}use the method head_only",
+            setting="data.train" if fit else "",
+        )
 
 
 def _at(place: str, states: Tensor, mask: Tensor) -> Tensor:
-    """Return the states of the first or the last token of each row, or all of them."""
+    """Return the states of each row's first or last token, or of all, with 0 for padding."""
     if place == ALL:
-        return states
+        return states.masked_fill(~mask.bool().unsqueeze(-1), 0)
     if place == FIRST:
         return states[:, :1].clone()  # a view would keep the states of all tokens
     rows = torch.arange(len(states), device=states.device)

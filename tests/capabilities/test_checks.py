@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from peft_methods.capabilities.cells import CHECKS, Cell, Result
+from peft_methods.capabilities.cells import CHECKS, Cell, Precision, Result
 from peft_methods.capabilities.checks import measure
 from peft_methods.capabilities.engines import measure_engines
 from peft_methods.capabilities.reload import problem_of
@@ -155,16 +156,41 @@ def test_engines_agree_in_all_steps(cell: Cell, ground: Ground, tmp_path: Path) 
     assert (result.passed, result.failed) == (("engines",), {})
 
 
+@pytest.mark.parametrize(("precision", "growth"), [("fp32", 3e-5), ("bf16", 6e-3)])
 def test_difference_of_engines_that_grows_is_found(
-    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: Precision,
+    growth: float,
+    ground: Ground,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Wrong(CudaGraphsTrainer):
         def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
-            return super().training_step(*arguments, **options) + 3e-5 * self.state.global_step
+            return super().training_step(*arguments, **options) + growth * self.state.global_step
 
     monkeypatch.setitem(TRAINERS, "cuda_graphs", Wrong)
-    result = measure_engines(Cell("lora", "bert", TASK), ground, tmp_path, "cpu")
+    result = measure_engines(Cell("lora", "bert", TASK, precision), ground, tmp_path, "cpu")
     assert result.failed["engines"].startswith("the loss of step 5 is")
+
+
+def test_each_step_has_the_bound_of_its_own_loss(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that the loss of the first step would excuse is found once the loss is lower."""
+
+    class Wrong(CudaGraphsTrainer):
+        first = 0.0
+
+        def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+            loss = super().training_step(*arguments, **options)
+            self.first = self.first or float(loss)
+            return loss + 0.017 * self.first
+
+    monkeypatch.setitem(TRAINERS, "cuda_graphs", Wrong)
+    cell = Cell("full", "llama", "causal_lm", "bf16")
+    result = measure_engines(cell, ground, tmp_path, "cpu")
+    assert re.match(r"the loss of step \d+ is", result.failed["engines"])
+    assert not result.failed["engines"].startswith("the loss of step 1 is")
 
 
 def test_engines_alone_are_measured(ground: Ground, tmp_path: Path) -> None:

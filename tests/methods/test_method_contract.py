@@ -224,7 +224,7 @@ def test_model_without_module_map_is_supported_or_refused_with_the_reason(
     known = load(tiny_models["bert"], create("full")).architecture
     strange = dataclasses.replace(known, module_map=None, counted=None, model_type="xlnet")
     reason = method.unsupported(strange, "cpu")
-    assert (reason is None) == (method.info.needs == "any encoder")
+    assert (reason is None) == (method.info.needs == "any model")
     assert reason is None or "xlnet" in reason
     named = dataclasses.replace(known, module_map=None)
     needs_paths = method.info.needs in {"module map", "layer ends"}

@@ -41,7 +41,7 @@ class NormTuning(Method):
         trained="layer norms",
         about="trains the norms.",
         aliases=r"norm[\\s_-]*tuning",
-        needs="any encoder",
+        needs="any model",
         learning_rates={"encoder": DefaultRate(1e-2, "a guess for a test")},
     )
 

@@ -209,7 +209,7 @@ def test_a_head_that_reads_other_states_is_refused(tiny_recipe: Path, tmp_path: 
 
     model.bert.encoder.layer[0].register_forward_hook(lambda *_: calls.append(1))
     model.classifier.register_forward_hook(add_calls)
-    with pytest.raises(ModelError, match="BertForSequenceClassification reads something else: use"):
+    with pytest.raises(ModelError, match="BertForSequenceClassification does not read these"):
         loop.train(training_job(ready, tmp_path), Recorder())
 
 

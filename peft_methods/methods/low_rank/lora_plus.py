@@ -47,7 +47,7 @@ class LoRAPlus(LoRA):
 
     @classmethod
     def example_settings(cls) -> dict[str, float]:
-        """A ratio that suits the high rate of tiny models: 16 times as much shakes them."""
+        """A ratio for the high rate of tiny models: 16 times as much makes the loss unstable."""
         return {"loraplus_lr_ratio": 4.0}
 
     def param_groups(self, model: nn.Module, head: Sequence[str]) -> Sequence[ParamGroup]:

@@ -39,7 +39,7 @@ class BitFit(Method):
         aliases=r"bit-?fit",
         color="#009e73",
         marker="^",
-        needs="any encoder",
+        needs="any model",
         learning_rates={
             "small_encoder": DefaultRate(2e-3, MEASURED),
             "encoder": DefaultRate(1e-3, "the upper end of the paper's range of 1e-4 to 1e-3"),

@@ -33,7 +33,7 @@ class Full(Method):
         generic_aliases=r"full[\s_-]*fine[\s_-]*tun\w*|\bfull|\bfft\b|^\W*fine[\s_-]*tun\w*\W*$",
         color="#5b5b5b",
         marker="s",
-        needs="any encoder",
+        needs="any model",
         cost_in_forward_passes=3.0,
         learning_rates={
             "small_encoder": DefaultRate(1e-4, MEASURED),

@@ -40,7 +40,7 @@ class HeadOnly(Method):
         generic_aliases=r"head[\s_-]*only|frozen",
         color="#f0e442",
         marker="v",
-        needs="any encoder",
+        needs="any model",
         cost_in_forward_passes=1.0,
         learning_rates={
             "small_encoder": DefaultRate(5e-3, MEASURED),

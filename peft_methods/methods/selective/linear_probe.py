@@ -29,13 +29,13 @@ class LinearProbe(HeadOnly):
             "its new head reads, and trains the head on that. Its training time includes that pass."
         ),
         generic_aliases=r"linear[\s_-]*prob\w*|prob(e|ing)\b",
-        needs="any encoder",
+        needs="any model",
         cost_in_forward_passes=1.0,  # in its first epoch
         stores_features=True,
         strategies=(),
         learning_rates={
-            "small_encoder": DefaultRate(5e-3, "head only's, whose optimisation it is"),
-            "encoder": DefaultRate(1e-3, "head only's, whose optimisation it is"),
-            "decoder": DefaultRate(1e-3, "head only's, whose optimisation it is"),
+            "small_encoder": DefaultRate(5e-3, "as head_only: the same optimisation"),
+            "encoder": DefaultRate(1e-3, "as head_only: the same optimisation"),
+            "decoder": DefaultRate(1e-3, "as head_only: the same optimisation"),
         },
     )

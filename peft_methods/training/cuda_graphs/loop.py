@@ -35,6 +35,7 @@ from peft_methods.training.cuda_graphs.packed_attention import PackedAttention, 
 from peft_methods.training.cuda_graphs.packed_check import PackedCheck
 from peft_methods.training.cuda_graphs.step import StepGraphs
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator, watched_batches
+from peft_methods.training.engine import Observer, TrainingJob, replay_problem
 from peft_methods.training.precision import autocast
 from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import EngineUnfit
@@ -53,10 +54,10 @@ class CudaGraphsTrainer(loop.RunTrainer):
     compile_layers = True
     packs_encoders = False  # also without a kernel for it
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        if self.features is not None:
-            raise EngineUnfit(f"{self.job.method.title} has other steps in its first epoch")
+    def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Observer) -> None:
+        if problem := replay_problem(job.method):
+            raise EngineUnfit(problem)
+        super().__init__(job, arguments, observer)
         self._is_decoder = family_of(self.job.model.config) == "decoder"
         self.packing: PackedAttention | None = None
         self._collate = self.data_collator = self._collator()
