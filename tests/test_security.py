@@ -198,7 +198,7 @@ def test_load_trained_does_not_trust_the_saved_model(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     save_file({"a": torch.zeros(1)}, tmp_path / "trained.safetensors")
-    with pytest.raises(ModelError, match="load the model with trust_remote_code=True"):
+    with pytest.raises(ModelError, match="Change it with trust_remote_code=True"):
         load_trained(tmp_path)
 
 
