@@ -20,7 +20,7 @@ import pytest
 
 @pytest.mark.harness
 def test_capability_matrix(benchmark: Any, tmp_path: Path) -> None:
-    """Measure the matrix anew, and its seconds. Its cells are stored in the benchmark's JSON."""
+    """Measure the whole matrix and how long it takes. The benchmark's JSON stores its cells."""
     path = tmp_path / "matrix.json"
     command = [sys.executable, "-m", "peft_methods", "capabilities", "run", "--file", str(path)]
     command += shlex.split(os.environ.get("PEFT_METHODS_CAPABILITIES", ""))
