@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
@@ -16,7 +15,6 @@ from peft_methods.models import ranks
 from peft_methods.training.collate import on_device
 from peft_methods.training.distributed.batches import WHOLE, RankCollator
 from peft_methods.training.engine import Observer, TrainingJob
-from peft_methods.training.precision import autocast
 from peft_methods.training.trainer.loop import RunTrainer
 
 
@@ -75,13 +73,6 @@ class RankTrainer(RunTrainer):
     def examples_in(self, batches: Sequence[dict[str, Any]]) -> int:
         """Return the examples of all ranks in these batches."""
         return sum(batch.pop(WHOLE) for batch in batches)
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
-    ) -> torch.Tensor:
-        """Return the loss of this rank's share, scaled for the average over ranks."""
-        with autocast(self.accelerator.device, self.job.recipe.budget.precision):
-            return super().compute_loss(model, inputs)
 
     def share_of_step(self, examples: int) -> float:
         """Return the weight of a batch with this number of examples in the optimizer step."""

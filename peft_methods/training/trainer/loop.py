@@ -133,7 +133,11 @@ class RunTrainer(Trainer):
         The sums stay on the device until the epoch's mean is computed. Batches are weighted by
         their examples, so accumulated batches give the same gradient as one batch of all of them.
         """
-        found, examples = self.task_loss(model, inputs), self.job.task.examples_in_batch(inputs)
+        # accelerate casts within the model's forward pass alone. The loss may go on after it, as
+        # the projection to the vocabulary does.
+        with self.computing():
+            found = self.task_loss(model, inputs)
+        examples = self.job.task.examples_in_batch(inputs)
         self._loss_sum = self._loss_sum + found.total.detach()
         if found.correct is not None:
             self._correct = self._correct + found.correct
@@ -147,7 +151,7 @@ class RunTrainer(Trainer):
         return (self.features or self.job.task).loss(model, inputs)
 
     def computing(self) -> AbstractContextManager[Any]:
-        """Context manager of forward passes outside the Trainer's loop."""
+        """Context manager of forward passes and losses: the precision of their products."""
         return autocast(self.args.device, self.job.recipe.budget.precision)
 
     def holding_weights(self) -> AbstractContextManager[Any]:
