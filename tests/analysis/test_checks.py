@@ -119,6 +119,7 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
         }),
     ],
     "V415": [("lora", "environment.isolation", {"left_behind": ["a hook"]})],
+    "V416": [("lora", "metrics.scaling_efficiency", 1.6)],
     "V501": [("lora", "spec.recipe.model.weights", "random")],
     "V502": [("lora", "spec.recipe.budget.batch_size", 4)],
     "V503": [("lora", "data.fingerprint", "another")],

@@ -10,6 +10,7 @@ from peft_methods.analysis.checks.rule import first_three, is_quantized, rule
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
+from peft_methods.runs.scaling import EFFICIENCY
 from peft_methods.tasks.metrics import in_seconds
 from peft_methods.utils.words import counted
 
@@ -22,6 +23,7 @@ SPREAD = 0.20  # standard deviation of the training time, as a share of it
 SURPLUS = 1.25  # training time / (steps x the 95th percentile of the step time)
 LEAST_STEPS = 20  # with fewer steps, one slow step may dominate
 LEAST_BUSY_SHARE = 0.7  # share of the training time in which the training thread had a core
+BEST_EFFICIENCY = 1.1  # a smaller share of a batch may fit caches, and is padded less
 CLOCKS = 0.05  # largest allowed difference of clocks, as a share
 LEFT_OVER = 16 * 2**20  # bytes on the device before a model was loaded
 MEMORY_ROUNDING = 1.001
@@ -276,3 +278,14 @@ def engine_never_used(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str
                 'their times can be compared with one another; set engine = "trainer" to choose '
                 "it for all",
             )
+
+
+@rule("V416", "warning", "run")
+def scales_too_well(record: Record) -> Iterator[tuple[str, str]]:
+    """Several GPUs were faster than as many times one GPU, so the one was slowed by something."""
+    efficiency = record.metrics.get(EFFICIENCY)
+    if efficiency is not None and efficiency > BEST_EFFICIENCY:
+        yield (
+            f"scaling efficiency {efficiency:.0%}: a GPU does more beside others than alone",
+            "look for what slowed the run on one GPU, such as its memory, clock or another process",
+        )
