@@ -153,3 +153,48 @@ def test_seven_billion_parameters_fit(
         torch.cuda.set_per_process_memory_fraction(1.0)
     benchmark.extra_info.update(peak_bytes=pace.peak_bytes)
     print(f"\n{method}, 8 x 1,024: {pace.peak_bytes / 2**20:,.0f} MiB of {gibibytes} GiB reserved")
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+def test_weights_in_four_bits_as_values(benchmark: Any) -> None:
+    """Measure bytes per second of the kernel for NF4 weights, beside those of bitsandbytes.
+
+    A weight is half a byte to read and two to write, so both are compared with the memory's speed.
+    """
+    need_gpu()
+    import bitsandbytes
+    import torch
+
+    from peft_methods.training.cuda_graphs import four_bit
+    from peft_methods.training.cuda_graphs.nf4_kernel import dequantized
+
+    shape = (18_944, 3_584)  # the largest weight of Qwen2.5-7B
+    weight = bitsandbytes.nn.Params4bit(
+        torch.randn(shape), requires_grad=False, quant_type="nf4", compress_statistics=True
+    ).cuda()
+    layer = bitsandbytes.nn.Linear4bit(shape[1], shape[0], bias=False, quant_type="nf4")
+    layer.weight = weight
+    parts, _ = four_bit._parts(layer)
+    size, half = weight.quant_state.shape.numel(), torch.bfloat16
+
+    def seconds(function: Any) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        times = []
+        for _ in range(25):
+            start.record()
+            function()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / 1e3)
+        return statistics.median(times[5:])
+
+    ours = benchmark.pedantic(
+        seconds, args=(lambda: dequantized(list(parts), size, half, four_bit.BLOCKS),), rounds=1
+    )
+    theirs = seconds(
+        lambda: bitsandbytes.functional.dequantize_4bit(weight, weight.quant_state).to(half)
+    )
+    rates = {"kernel": 2.5 * size / ours, "bitsandbytes": 2.5 * size / theirs}
+    print(", ".join(f"{name} {rate / 1e9:,.0f} GB/s" for name, rate in rates.items()))
+    benchmark.extra_info.update(bytes_per_second=rates)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from builders import (
     DECODER_ENDS,
@@ -22,6 +23,7 @@ from builders import make_decoder as make_tiny
 from language_builders import ready, recipe_of, write_pairs
 from peft_methods.training.cuda_graphs import token_buckets
 from peft_methods.training.cuda_graphs.attention import flash_attention
+from peft_methods.training.cuda_graphs.four_bit import nf4_weights
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.trainer import loop
 
@@ -178,3 +180,16 @@ def test_attention_dropout_is_that_of_the_config(tmp_path: Path, pairs: Path) ->
     assert len(difference) >= 200
     assert float(difference.std()) > 1e-3
     assert abs(float(difference.mean())) < 4 * float(difference.std()) / len(difference) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_kernel_for_weights_in_four_bits_gives_the_bits_of_bitsandbytes(
+    dtype: torch.dtype,
+) -> None:
+    for shape in ((130, 192), (64, 64), (1000, 128), (7, 30)):
+        values = torch.randn(shape, device="cuda")
+        packed, state = quantize_4bit(values, quant_type="nf4", compress_statistics=True)
+        scales = state.state2
+        parts = [packed, state.absmax, scales.code, scales.absmax, state.offset, state.code]
+        found = nf4_weights(parts, list(shape), dtype, False)
+        assert torch.equal(found, dequantize_4bit(packed, state).to(dtype))

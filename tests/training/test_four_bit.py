@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import bitsandbytes
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 
 from peft_methods.models.quantization import disable_repacking
-from peft_methods.training.cuda_graphs.four_bit import compiled_products, nf4_weights
+from peft_methods.training.cuda_graphs.four_bit import faster_products, nf4_weights
 
 
 def quantized(rows: int, columns: int, dtype: torch.dtype, **options: Any) -> Any:
@@ -44,7 +46,7 @@ def test_products_have_the_bits_of_bitsandbytes(
     layer(torch.randn(1, shape[1]))  # rounds the bias
     for of_input in (torch.float32, dtype):
         expected = outputs_and_gradients(layer, of_input)
-        with compiled_products(nn.Sequential(layer)):
+        with faster_products(nn.Sequential(layer)):
             assert vars(layer)["forward"] is not None
             found = outputs_and_gradients(layer, of_input)
         for one, other in zip(found, expected, strict=True):
@@ -84,5 +86,31 @@ def with_other_blocks(layer: Any) -> Any:
 )
 def test_other_layers_keep_their_products(other: Any) -> None:
     layer = other()
-    with compiled_products(nn.Sequential(layer)):
+    with faster_products(nn.Sequential(layer)):
         assert "forward" not in vars(layer)
+
+
+INTERPRETED = """
+import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+from peft_methods.training.cuda_graphs.four_bit import BLOCKS
+from peft_methods.training.cuda_graphs.nf4_kernel import dequantized
+
+for shape in ((130, 192), (64, 64), (1000, 128), (7, 30)):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    packed, state = quantize_4bit(values, quant_type="nf4", compress_statistics=True)
+    scales = state.state2
+    parts = [packed, state.absmax, scales.code, scales.absmax, state.offset, state.code]
+    for dtype in (torch.float32, torch.float16):
+        found = dequantized(parts, values.numel(), dtype, BLOCKS).view(shape)
+        assert torch.equal(found, dequantize_4bit(packed, state).to(dtype))
+"""
+
+
+def test_kernel_gives_the_bits_of_bitsandbytes_in_the_interpreter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The interpreter rounds to bfloat16 by truncation, so that type is tested on a GPU alone."""
+    pytest.importorskip("triton", reason="Triton comes with torch's builds for GPUs")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", INTERPRETED], check=True)

@@ -12,24 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 
 def undo_compile(layer: nn.Module) -> None:
     """Undo `layer.compile()`, which has no public inverse. torch 2.11 to 2.13."""
     layer._compiled_call_impl = None
-
-
-@contextmanager
-def below_autograd() -> Iterator[None]:
-    """Context manager: operations are dispatched as within a kernel. torch 2.11 to 2.13.
-
-    Compiled code depends on how they are, and the backward pass does it otherwise.
-    """
-    views = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
-    with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(views):
-        yield
 
 
 def step_did_not_count(schedule: Any) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from peft_methods.tasks.linear_cross_entropy import CHUNK_LOSSES
 from peft_methods.training.activation_checkpointing import layers_of, recompute_all_but_attention
 from peft_methods.training.cuda_graphs.compat import undo_compile
-from peft_methods.training.cuda_graphs.four_bit import DEQUANTIZED, compiled_products
+from peft_methods.training.cuda_graphs.four_bit import faster_products
 
 # Part of the key of the compiler's cache: increase it whenever `_checkpoint_policy` changes.
 recompute_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]
@@ -24,7 +24,7 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     """Context manager: run each layer as compiled code. All layers share one compilation.
 
     The losses of a language model's tokens are compiled too, and products with 4-bit weights are
-    replaced by compiled ones.
+    replaced by faster ones.
 
     Dynamo raises an error where it would otherwise silently stop compiling (recompile limits).
 
@@ -43,8 +43,8 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     import torch._inductor.config as inductor
 
     layers = layers_of(model) if on else []
-    modules = [*layers, CHUNK_LOSSES, DEQUANTIZED] if on else []
-    products = compiled_products(model) if on else nullcontext()
+    modules = [*layers, CHUNK_LOSSES] if on else []
+    products = faster_products(model) if on else nullcontext()
     for module in modules:
         module.compile(dynamic=True)
     limited = dynamo.patch(

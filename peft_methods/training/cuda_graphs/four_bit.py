@@ -1,4 +1,4 @@
-"""Products with weights in 4 bits: one compiled kernel dequantises them, to the dtype of products.
+"""Products with weights in 4 bits: one kernel dequantises them, to the dtype of products.
 
 For each product bitsandbytes takes a kernel for the scales, one for their offset, and one for the
 weights, which for the backward pass are in 32 bits first.
@@ -16,50 +16,38 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from peft_methods.training.cuda_graphs.compat import below_autograd
 from peft_methods.training.precision import HALF
 
-# Values with a common scale, and scales with a common scale of theirs: powers of two.
-SHIFTS = (6, 8)
-BLOCKS = (2 ** SHIFTS[0], 2 ** SHIFTS[1])
-MOST_VALUES = 2**31 - 1  # places are numbers of 32 bits
-
-
-class Dequantized(nn.Module):
-    """NF4 weights with doubly quantised scales, as values. It is a module to be compiled.
-
-    Places are numbers of 32 bits, divided by shifts: a GPU divides those of 64 bits, and by numbers
-    that are inputs, in many instructions.
-    """
-
-    def forward(self, tensors: tuple[Tensor, ...], size: int, dtype: torch.dtype) -> Tensor:
-        """Return `size` values: value = table[4 bits] * scale, with one scale for each block."""
-        packed, scales, scale_table, scales_of_scales, offset, table = tensors
-        place = torch.arange(size, device=packed.device, dtype=torch.int32)
-        byte = packed.view(-1)[place >> 1].int()
-        first = (place & 1) == 0  # the first of two values is in the high bits
-        value = table[torch.where(first, byte >> 4, byte & 15)]
-        block = place >> SHIFTS[0]
-        scale = scale_table[scales[block].int()] * scales_of_scales[block >> SHIFTS[1]] + offset
-        return (value * scale).to(dtype)
-
-
-DEQUANTIZED = Dequantized()
+BLOCKS = (64, 256)  # values with a common scale, and scales with a common scale of theirs
+MOST_VALUES = 2**31 - 1  # the kernel's places are numbers of 32 bits
 
 
 @torch.library.custom_op("peft_methods::nf4_weights", mutates_args=())
 def nf4_weights(tensors: list[Tensor], shape: list[int], dtype: torch.dtype, again: bool) -> Tensor:
-    """Return NF4 weights as values. `tensors`: see `Dequantized`.
+    """Return NF4 weights as values. `tensors`: see `_parts`.
 
     As an operation of its own, it is computed again for the backward pass: `again` keeps the
     compiler from taking the call there for that of the forward pass, whose result it would store.
     """
-    size, kind = shape[0] * shape[1], tensors[0].device.type
-    # The same state in both passes, so that the code compiled in the first serves the second.
-    plain = torch.autocast(kind, enabled=False, cache_enabled=False)
-    with torch.no_grad(), plain, below_autograd():
-        made: Tensor = DEQUANTIZED(tuple(tensors), size, dtype)
-    return made.view(shape)
+    size = shape[0] * shape[1]
+    if tensors[0].is_cuda:
+        # Here and not above: Triton is installed with torch's builds for GPUs alone.
+        from peft_methods.training.cuda_graphs.nf4_kernel import dequantized
+
+        return dequantized(tensors, size, dtype, BLOCKS).view(shape)
+    return _dequantized(tensors, size, dtype).view(shape)
+
+
+def _dequantized(tensors: list[Tensor], size: int, dtype: torch.dtype) -> Tensor:
+    """Return `size` values: value = table[4 bits] * scale, with one scale for each block."""
+    packed, scales, scale_table, scales_of_scales, offset, table = tensors
+    place = torch.arange(size, device=packed.device)
+    byte = packed.view(-1)[place // 2].int()
+    is_first = place % 2 == 0  # the first of two values is in the high bits
+    value = table[torch.where(is_first, byte >> 4, byte & 15)]
+    block = place // BLOCKS[0]
+    scale = scale_table[scales[block].int()] * scales_of_scales[block // BLOCKS[1]] + offset
+    return (value * scale).to(dtype)
 
 
 @nf4_weights.register_fake
@@ -100,7 +88,7 @@ def product(layer: Any, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def compiled_products(model: nn.Module) -> Iterator[None]:
+def faster_products(model: nn.Module) -> Iterator[None]:
     """Context manager: layers in NF4 with doubly quantised scales compute `product`."""
     layers = [module for module in model.modules() if _is_known(module)]
     for layer in layers:
@@ -113,9 +101,11 @@ def compiled_products(model: nn.Module) -> Iterator[None]:
 
 
 def _parts(layer: Any) -> tuple[tuple[Tensor, ...], list[int]]:
-    """Return the tensors that `Dequantized` reads, and the shape of the weights.
+    """Return the parts of the weights, and their shape.
 
-    They are plain tensors, since the compiler does not know bitsandbytes' class of parameters.
+    The parts are: the values, two a byte; their scales, a byte each; the table of scales; the
+    scales of scales; the offset of scales; the table of values. They are plain tensors, since the
+    compiler does not know bitsandbytes' class of parameters.
     """
     state = layer.weight.quant_state
     scales = state.state2
@@ -137,6 +127,7 @@ def _is_known(module: Any) -> bool:
         state is not None
         and not (bias is not None and bias.requires_grad)
         and state.shape.numel() <= MOST_VALUES
+        and state.shape.numel() % 2 == 0
         and getattr(state, "nested", False)
         and (state.blocksize, state.state2.blocksize) == BLOCKS
         and state.quant_type == "nf4"
