@@ -1,4 +1,4 @@
-"""Random weights of large models, drawn by all threads.
+"""Random weights of large models, drawn by several threads.
 
 torch draws with one thread, and linear layers are drawn twice: by torch, then by transformers. For
 seven billion parameters that takes more than four minutes.
@@ -12,15 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from peft_methods.models.host_threads import host_threads
 
 Fill = Callable[[Tensor, torch.Generator], Tensor]
 CHUNK = 2**22  # numbers that one thread draws at a time; smaller tensors are left to torch
 
 
 class DrawInParallel(TorchFunctionMode):
-    """Context in which `torch.nn.init` fills large tensors on the CPU by all threads.
+    """Context in which `torch.nn.init` fills large tensors on the CPU by several threads.
 
     It covers the normal distribution, and the uniform one that linear layers start with. The
     numbers follow from torch's seed, whatever the number of threads, but are others than without
@@ -72,5 +74,16 @@ def _fill(tensor: Tensor, fill: Fill) -> None:
     def draw(chunk: Tensor, seed: int) -> None:
         fill(chunk, torch.Generator().manual_seed(seed))
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+    with ThreadPoolExecutor(host_threads()) as threads:
         list(threads.map(draw, chunks, seeds))
+
+
+def round_to_bfloat16(model: nn.Module) -> None:
+    """Round all parameters to numbers that bfloat16 has. They keep their type."""
+    chunks = [
+        chunk
+        for parameter in model.parameters()
+        for chunk in torch.split(parameter.detach().view(-1), CHUNK)
+    ]
+    with torch.no_grad(), ThreadPoolExecutor(host_threads()) as threads:
+        list(threads.map(lambda chunk: chunk.copy_(chunk.bfloat16()), chunks))

@@ -21,7 +21,7 @@ from peft_methods.models.config import (
     load_config,
     loading_error,
 )
-from peft_methods.models.drawing import DrawInParallel
+from peft_methods.models.drawing import DrawInParallel, round_to_bfloat16
 from peft_methods.models.head import (
     head_modules,
     name_labels,
@@ -227,9 +227,7 @@ def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:
             trust_remote_code=spec.trust_remote_code,
             **attention_options(config),
         )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.bfloat16())
+    round_to_bfloat16(model)
     return model
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from peft_methods.models import ranks
+from peft_methods.models.host_threads import host_threads
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.quantization import is_4bit, values_of
 
@@ -67,7 +68,7 @@ def weights_digest(
     def digest(parameter: nn.Parameter) -> str:
         return hashlib.sha256(bytes_of(parameter, per_tensor)).hexdigest()
 
-    with ThreadPoolExecutor(torch.get_num_threads() if on_host else 1) as pool:
+    with ThreadPoolExecutor(host_threads() if on_host else 1) as pool:
         for name, found in zip(outside, pool.map(digest, outside.values()), strict=True):
             total.update(f"{name}:{found}".encode())
     return total.hexdigest()

@@ -97,7 +97,7 @@ def convert(
     run = _moved(trained, data, test_data, base, device)
     refuse_code(run.recipe.model, folder, is_trusted=trust_remote_code)
     with new_folder(output, last=DESCRIPTION) as root:
-        set_up_process(threads)
+        set_up_process(threads, device=device)
         loaded = load_base(saved, run.recipe.model, method, folder, device=device)
         model: Any = load_peft(loaded, method, folder).to(device).eval()
         found = [as_lora(model, method, rank, loaded.head) for rank in ranks]

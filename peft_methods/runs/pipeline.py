@@ -88,7 +88,7 @@ def execute(
     of this process has left.
     """
     assert ranks.count() == run.recipe.budget.gpus, "the worker starts the ranks"
-    set_up_process(threads, deterministic=run.deterministic)
+    set_up_process(threads, device=run.device, deterministic=run.deterministic)
     check_device(run.device)
     kept = kept or Kept()
     profiler = Profiler(run.device, progress, run.recipe.budget.epochs, turn, kept.gpu_levels)

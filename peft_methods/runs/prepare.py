@@ -22,6 +22,7 @@ from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import DataFacts, TextData, TokenData
 from peft_methods.methods.base import Method
 from peft_methods.models import loading
+from peft_methods.models.host_threads import run_is_on_gpu
 from peft_methods.models.tokenizer import load_tokenizer, tokenizer_digest
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.matmul_rate import cached_matmul_rate
@@ -53,7 +54,7 @@ def prepare(
 
     Methods that cannot train this model are listed with the reason.
     """
-    set_up_process(threads)
+    set_up_process(threads, device=device)
     check_device(device)
     profiler = Profiler(device, lambda news: None, recipe.budget.epochs)
     with profiler.running():
@@ -232,7 +233,7 @@ def prefetch(
 ) -> Prefetched:
     """Start a run as far as no GPU is needed. `kept` may have its rows from an earlier run."""
     kept = kept or Kept()
-    set_up_process(threads, deterministic=run.deterministic)
+    set_up_process(threads, device=run.device, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
     ready = None
     task, info = TASKS[run.recipe.task], run.method.info
@@ -279,9 +280,10 @@ def load(run: RunSpec, texts: TextData, device: str) -> loading.LoadedModel:
     return base
 
 
-def set_up_process(threads: int, *, deterministic: bool = False) -> None:
+def set_up_process(threads: int, *, device: str = "cpu", deterministic: bool = False) -> None:
     """Set threads and deterministic algorithms, and silence the libraries."""
     torch.set_num_threads(threads)
+    run_is_on_gpu(answer=device != "cpu")
     set_deterministic(on=deterministic)
     disable_cudnn_attention()
     register_attention()

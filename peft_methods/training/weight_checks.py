@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch import nn
 from peft_methods.methods.base import Method
 from peft_methods.models import parameters, quantization, ranks
 from peft_methods.models.architecture import Architecture
+from peft_methods.models.host_threads import host_threads
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import save_trainable
 from peft_methods.training.evidence import Evidence
@@ -33,10 +36,20 @@ def snapshot(model: nn.Module, workdir: Path) -> StateBefore:
 
     Trainable weights are written to disk, since memory is being measured.
     """
-    frozen = {name: fingerprint(p) for name, p in model.named_parameters() if not p.requires_grad}
+    frozen = fingerprints({n: p for n, p in model.named_parameters() if not p.requires_grad})
     path = workdir / "start.safetensors"
     save_trainable(model, path)
     return StateBefore(frozen, path)
+
+
+def fingerprints(weights: Mapping[str, nn.Parameter]) -> dict[str, str]:
+    """Return the `fingerprint` of each. Several threads read those on the host.
+
+    On a GPU, copies side by side would need memory. Ranks gather parts of a weight in one order.
+    """
+    on_host = all(one.device.type == "cpu" for one in weights.values())
+    with ThreadPoolExecutor(host_threads() if on_host and ranks.count() == 1 else 1) as pool:
+        return dict(zip(weights, pool.map(fingerprint, weights.values()), strict=True))
 
 
 def fingerprint(parameter: nn.Parameter) -> str:
@@ -69,9 +82,8 @@ def weight_evidence(
     from safetensors import safe_open
 
     parameters = dict(model.named_parameters())
-    changed = [
-        name for name, digest in before.frozen.items() if fingerprint(parameters[name]) != digest
-    ]
+    now = fingerprints({name: parameters[name] for name in before.frozen})
+    changed = [name for name, digest in before.frozen.items() if now[name] != digest]
     with safe_open(before.trainable, framework="pt") as start:
         trained = start.keys()
         names = [name for name in trained if not _has_zero_gradient(name, architecture, method)]

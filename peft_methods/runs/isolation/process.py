@@ -44,7 +44,7 @@ class RunProcess:
             forget_compiled()
         self._compiled = wanted
         count_compiled_anew()
-        set_up_process(threads, deterministic=run.deterministic)
+        set_up_process(threads, device=run.device, deterministic=run.deterministic)
         _reset_settings()
         self._before = process_state()
 
