@@ -48,12 +48,13 @@ def plan_text(
         )
         parts.append(
             f"{counted(len(missing), 'run')}, {_at_a_time(missing, there, workers)} at a time, "
-            f"about {format_duration(seconds)} in total, estimated from a timed "
-            "forward pass on this machine. Nothing was trained."
+            f"{_estimate(seconds, preparations.values())} Nothing was trained."
         )
     if len(missing) < len(runnable):
         finished = counted(len(runnable) - len(missing), "more run")
-        parts.append(f"An earlier session finished {finished}, to be reused.")
+        are_checked = all(one.has_weights for one in preparations.values())
+        condition = "" if are_checked else ", if the weights of the model are still the same"
+        parts.append(f"An earlier session finished {finished}, to be reused{condition}.")
     if lines and trials:
         parts.append(
             f"Tuning first adds {counted(trials, 'trial')} per method, for the fraction of the "
@@ -67,6 +68,17 @@ def plan_text(
             "method. The total does not include them."
         )
     return "\n\n".join(parts)
+
+
+def _estimate(seconds: float, preparations: Collection[PreparedRecipe]) -> str:
+    """Format the total time, and where it is from."""
+    total = format_duration(seconds)
+    if all(one.is_timed for one in preparations):
+        return f"about {total} in total, estimated from a timed forward pass on this machine."
+    return (
+        f"at least {total} in total without loading the model: the FLOPs of its linear layers at "
+        "the rate of matrix products on this machine. No weights were read."
+    )
 
 
 def _reason(task: RunGroup, preparations: Mapping[str, PreparedRecipe]) -> str | None:

@@ -81,12 +81,15 @@ class Progress:
         """Show an activity that belongs to no run."""
         self._display.draw([what])
 
-    def show_preparation(self, recipe: Recipe, executor: str = LOCAL) -> None:
+    def show_preparation(
+        self, recipe: Recipe, executor: str = LOCAL, *, is_dry: bool = False
+    ) -> None:
         """Show that a recipe is checked, and a permanent line if its model must be fetched."""
         if notice := model_notice(recipe.model.source):
             self._say(notice)
         where = "" if executor == LOCAL else f" through {executor}, where this may wait its turn"
-        self.show_activity(f"{recipe.name}: reading data and model{where}")
+        model = "config" if is_dry else "model"
+        self.show_activity(f"{recipe.name}: reading data and {model}{where}")
 
     @contextlib.contextmanager
     def showing(self, *, last: bool = True) -> Iterator[None]:
