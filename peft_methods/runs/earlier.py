@@ -78,21 +78,25 @@ class EarlierRuns:
     def with_recorded_weights(
         self, preparation: PreparedRecipe, tasks: Sequence[RunGroup]
     ) -> PreparedRecipe:
-        """Add the digests of weights from the newest records of these tasks' runs.
+        """Add the digests of weights from the newest records of these tasks' methods.
 
-        They show what would be reused if the weights are still the same.
+        They show what would be reused if the weights are still the same. Everything else that a
+        run depends on is compared.
         """
-        runs = {one.key: one for one in with_prerequisites(r for t in tasks for r in t.runs)}
+        facts = preparation.facts
+        if facts is None:
+            return preparation
+        runs = with_prerequisites(run for task in tasks for run in task.runs)
+        wanted = {(run.recipe.name, run.method.name) for run in runs}
         records, _ = RecordReader().records(self._store.folder)
         known: dict[str, str] = {
-            runs[record.key].method.info.quantization or "": digest
+            record.spec.method.info.quantization or "": record.environment["weights_sha256"]
             for record in sorted(records, key=lambda record: record.finished)
-            if record.key in runs
-            if (digest := record.environment.get("weights_sha256"))
+            if (record.recipe_name, record.method_name) in wanted
+            if record.environment.get("config_sha256") == facts.config
+            and "weights_sha256" in record.environment
         }
-        if preparation.facts is None:
-            return preparation
-        return replace(preparation, facts=replace(preparation.facts, weights=known))
+        return replace(preparation, facts=replace(facts, weights=known))
 
     def remove_checkpoints(self, runs: Iterable[RunSpec]) -> None:
         """Delete the checkpoints of these runs and their prerequisites if nothing is reused."""

@@ -21,27 +21,37 @@ if TYPE_CHECKING:
     from torch import nn
 
 MOST_TIMED = 200_000_000  # parameters of a model whose weights are drawn to time it: 800 MB
+TIMED_SECONDS = 1.0  # that a batch may take in which a dry run times a model
 
 
-def is_timed(model: nn.Module) -> bool:
+def can_be_timed(model: nn.Module) -> bool:
     """Whether a model is small enough to draw weights for a timed forward pass."""
     return sum(parameter.numel() for parameter in model.parameters()) <= MOST_TIMED
 
 
-def timed_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe) -> float:
+def timed_seconds(
+    texts: TextData, base: loading.LoadedModel, recipe: Recipe, least: float = 0.0
+) -> float:
     """Return the median seconds of a row's forward pass.
 
     It is that of up to three passes over three training batches, none started after 2 s. One batch
-    warms up before.
+    warms up before. If a row takes at least `least` seconds, batches have no more rows than are
+    done in `TIMED_SECONDS`; the result is then that of rows of the same mean length.
     """
-    tokens, size = _few_rows(texts, base, recipe), recipe.budget.batch_size
+    size = recipe.budget.batch_size
+    few = size if least * size <= TIMED_SECONDS else max(1, int(TIMED_SECONDS / least))
+    tokens = _few_rows(texts, base, recipe, few)
     task, collate = TASKS[recipe.task], make_collator(recipe, base.tokenizer)
-    predict(task, base.model, tokens.validation, collate, size)
+    predict(task, base.model, tokens.validation, collate, few)
     clock = [time.perf_counter()]
     while len(clock) == 1 or (len(clock) <= 3 and clock[-1] < clock[0] + 2):
-        predict(task, base.model, tokens.train, collate, size)
+        predict(task, base.model, tokens.train, collate, few)
         clock.append(time.perf_counter())
-    return statistics.median(b - a for a, b in itertools.pairwise(clock)) / len(tokens.train)
+    seconds = statistics.median(b - a for a, b in itertools.pairwise(clock)) / len(tokens.train)
+    if few == size:
+        return seconds
+    usual = _few_rows(texts, base, recipe, size)
+    return seconds * statistics.fmean(usual.train.lengths) / statistics.fmean(tokens.train.lengths)
 
 
 def least_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe, device: str) -> float:
@@ -50,7 +60,7 @@ def least_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe, de
     They are those of the products of its tokens with the linear layers, 2 FLOPs a weight and token,
     at the device's measured rate of large matrix products. Attention is left out.
     """
-    lengths = _few_rows(texts, base, recipe).train.lengths
+    lengths = _few_rows(texts, base, recipe, recipe.budget.batch_size).train.lengths
     rate = cached_matmul_rate() if device.startswith("cuda") else host_flops_per_second()
     return 2 * _linear_weights(base.model) * statistics.fmean(lengths) / rate
 
@@ -64,9 +74,8 @@ def _linear_weights(model: nn.Module) -> int:
     return sum(one.weight.numel() for one in layers)
 
 
-def _few_rows(texts: TextData, base: loading.LoadedModel, recipe: Recipe) -> TokenData:
-    """Tokenize three training batches as `train`, the first of them as `validation`."""
-    size = recipe.budget.batch_size
+def _few_rows(texts: TextData, base: loading.LoadedModel, recipe: Recipe, size: int) -> TokenData:
+    """Tokenize three training batches of `size` rows as `train`, the first as `validation`."""
     rows = texts.splits["train"].take(range(min(3 * size, len(texts.splits["train"]))))
     first = rows.take(range(min(size, len(rows))))
     few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})

@@ -80,11 +80,12 @@ def _prepare(
     profiler.enter("prepare")
     place = loading.META if without_weights else device
     base = loading.load(recipe.model, task.head, texts.facts.label_names, device=place)
-    is_timed = not without_weights or forward_time.is_timed(base.model)
+    base.check_length(recipe.data.max_length)
+    is_timed = not without_weights or forward_time.can_be_timed(base.model)
     if without_weights and is_timed:
         base = loading.with_drawn_weights(base, recipe.model, task.head, device)
     start_seconds = time.perf_counter() - started
-    base.check_length(recipe.data.max_length)
+    least = forward_time.least_seconds(texts, base, recipe, device) if without_weights else 0.0
     check_budget(recipe.budget, base.model, device)
     for evaluation in task.extra_evaluations(recipe):
         if evaluation.check is not None:
@@ -96,11 +97,7 @@ def _prepare(
         or _too_long(base, recipe, one)
         for one in methods
     }
-    forward_seconds = (
-        forward_time.timed_seconds(texts, base, recipe)
-        if is_timed
-        else forward_time.least_seconds(texts, base, recipe, device)
-    )
+    forward_seconds = forward_time.timed_seconds(texts, base, recipe, least) if is_timed else least
     weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
     del base  # or two models would be in memory
     able = [method for method in methods if not reasons[method.name]]

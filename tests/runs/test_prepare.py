@@ -15,8 +15,7 @@ from peft_methods.data import synthetic, tokenize
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
-from peft_methods.runs import pipeline
-from peft_methods.runs import prepare as preparing
+from peft_methods.runs import forward_time, pipeline
 from peft_methods.runs.prepare import prefetch, prepare
 from peft_methods.runs.reuse import ReusableRuns
 from peft_methods.runs.run_paths import RunPaths
@@ -190,8 +189,8 @@ def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
 
     texts = synthetic.load(recipe, TASK)
     base = loading.load(recipe.model, TASK.head, texts.facts.label_names)
-    monkeypatch.setattr(preparing, "predict", predict)
-    monkeypatch.setattr(preparing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(forward_time, "predict", predict)
+    monkeypatch.setattr(forward_time.time, "perf_counter", lambda: now[0])
     size = recipe.budget.batch_size
-    assert preparing._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
+    assert forward_time.timed_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
     assert seen == [size, *([3 * size] * passes)]

@@ -94,7 +94,8 @@ def _lines(
     for is_finished, chosen in groupby(task.runs, key=lambda run: run.key in there):
         runs = list(chosen)
         each = format_duration(expected_seconds(runs[0], preparation))
-        expected = f"skipped: {reason}" if reason else f"{len(runs)} × {each}"
+        at_least = "" if preparation.is_timed else "at least "
+        expected = f"skipped: {reason}" if reason else f"{at_least}{len(runs)} × {each}"
         yield [
             "-".join(task.name),
             ", ".join(str(run.seed) for run in runs),
