@@ -108,10 +108,12 @@ class Experiment:
             task for task in self.tasks if not self._records.have_all(task) and self._can_run(task)
         ]
         if self.trials:
+            self.progress.announce_tuning(self.trials, runnable)
             runnable = self._tuned(runnable, self.trials)
         seconds = partial(total_seconds, preparations=self.preparations, workers=self.workers)
         runnable.sort(key=lambda task: -seconds(task.runs))  # the longest first
         self._submit([run for task in runnable for run in task.runs])
+        self.progress.announce_plan(runnable, gpus=self._scheduler.executor.capacity.gpus)
 
     def _can_run(self, task: RunGroup) -> bool:
         """Whether the recipe's check passed for this method; else store records with the reason."""
