@@ -6,17 +6,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from peft_methods.runs import reuse, tuning
-from peft_methods.runs.cost_model import total_seconds
 from peft_methods.runs.detached import Detached
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.isolation.marks import differs_when_fresh
-from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
+from peft_methods.runs.plan import RunGroup, longest_first, no_gpu_reason, with_more_seeds
 from peft_methods.runs.preparations import Preparations
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
@@ -110,8 +108,7 @@ class Experiment:
         if self.trials:
             self.progress.announce_tuning(self.trials, runnable)
             runnable = self._tuned(runnable, self.trials)
-        seconds = partial(total_seconds, preparations=self.preparations, workers=self.workers)
-        runnable.sort(key=lambda task: -seconds(task.runs))  # the longest first
+        runnable = longest_first(runnable, self.preparations, self.workers)
         self._submit([run for task in runnable for run in task.runs])
         self.progress.announce_plan(runnable, gpus=self._scheduler.executor.capacity.gpus)
 

@@ -78,12 +78,8 @@ def _prepare(
     except DataError as error:
         raise with_fitting_task(recipe, error) from None
     profiler.enter("prepare")
-    place = loading.META if without_weights else device
-    base = loading.load(recipe.model, task.head, texts.facts.label_names, device=place)
-    base.check_length(recipe.data.max_length)
-    is_timed = not without_weights or forward_time.can_be_timed(base.model)
-    if without_weights and is_timed:
-        base = loading.with_drawn_weights(base, recipe.model, task.head, device)
+    base = _base(recipe, texts, device, without_weights)
+    is_timed = base.model.device.type != loading.META
     start_seconds = time.perf_counter() - started
     least = forward_time.least_seconds(texts, base, recipe, device) if without_weights else 0.0
     check_budget(recipe.budget, base.model, device)
@@ -110,12 +106,12 @@ def _prepare(
         has_weights=not without_weights,
         matmul_flops_per_second=cached_matmul_rate() if device.startswith("cuda") else None,
         facts=Fingerprints(
-            weights={}
-            if without_weights
-            else {
-                "": weights,
-                **_quantized(recipe, able, texts.facts.label_names, device, weights),
-            },
+            weights=(
+                {}
+                if without_weights
+                else {"": weights}
+                | _quantized(recipe, able, texts.facts.label_names, device, weights)
+            ),
             config=config,
             tokenizer=tokenizer,
             data={
@@ -126,6 +122,18 @@ def _prepare(
             environment=fingerprint_part(describe(device)),
         ),
     )
+
+
+def _base(
+    recipe: Recipe, texts: TextData, device: str, without_weights: bool
+) -> loading.LoadedModel:
+    """Load the model. `without_weights`, draw random ones if it is small, to time it, or none."""
+    head, place = TASKS[recipe.task].head, loading.META if without_weights else device
+    base = loading.load(recipe.model, head, texts.facts.label_names, device=place)
+    base.check_length(recipe.data.max_length)
+    if without_weights and forward_time.can_be_timed(base.model):
+        return loading.with_drawn_weights(base, recipe.model, head, device)
+    return base
 
 
 def _too_long(base: loading.LoadedModel, recipe: Recipe, method: Method) -> str | None:

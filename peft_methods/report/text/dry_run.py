@@ -8,8 +8,9 @@ from itertools import groupby
 from tabulate import tabulate
 
 from peft_methods.runs.cost_model import expected_seconds, total_seconds
-from peft_methods.runs.plan import RunGroup
+from peft_methods.runs.plan import RunGroup, longest_first
 from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.progress.plan_line import order_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
@@ -33,7 +34,8 @@ def plan_text(
     """
     known = [task for task in tasks if task.recipe.name in preparations]
     lines = [line for task in known for line in _lines(task, preparations, there)]
-    runnable = [run for task in known if _reason(task, preparations) is None for run in task.runs]
+    able = [task for task in known if _reason(task, preparations) is None]
+    runnable = [run for task in able for run in task.runs]
     missing = [run for run in runnable if run.key not in there]
     seconds = total_seconds(missing, preparations, workers, there)
     parts = [f"{name}: {reason}" for name, reason in reasons.items()]
@@ -50,6 +52,10 @@ def plan_text(
             f"{counted(len(missing), 'run')}, {_at_a_time(missing, there, workers)} at a time, "
             f"{_estimate(seconds, preparations.values())} Nothing was trained."
         )
+    waiting = [task for task in able if any(run.key not in there for run in task.runs)]
+    if len(waiting) > 1:
+        order = order_of(longest_first(waiting, preparations, workers))
+        parts.append(f"The longest come first: {order}.")
     if len(missing) < len(runnable):
         finished = counted(len(runnable) - len(missing), "more run")
         are_checked = all(one.has_weights for one in preparations.values())

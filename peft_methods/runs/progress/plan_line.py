@@ -1,39 +1,39 @@
-"""The plan of a session in a sentence or two: how many runs, how long, and in which order."""
+"""The plan of a session in two lines: how many runs and how long, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from peft_methods.runs.plan import RunGroup
+from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.utils.units import format_duration
 from peft_methods.utils.words import counted
 
 MOST_NAMES = 6  # methods that are named; of more, the first ones and the last
 
 
-def plan_line(
-    groups: Sequence[RunGroup], runs: int, reused: int, workers: int, gpus: int, seconds: float
-) -> str:
-    """Describe a session that trains these groups in this order, with `runs` runs in all.
+def plan_lines(groups: Sequence[RunGroup], time: TimeLeft, gpus: int) -> list[str]:
+    """Describe a session that trains these groups in this order.
 
-    `seconds` is the expected time. On the session's `gpus`, it is also given in hours of all GPUs
-    that the runs can occupy.
+    On the session's `gpus`, the expected time is also given in hours of all GPUs that the runs can
+    occupy.
     """
+    runs, reused, seconds = time.left, len(time.reused), time.seconds()
     methods = {group.method.name for group in groups}
     more = f" ({reused} more reused)" if reused else ""
     used = min(gpus, runs * max(group.recipe.budget.gpus for group in groups))
     hours = f" ({used * seconds / 3600:.2g} GPU hours)" if used else ""
     seeds = any(run.seed_plan is not None for group in groups for run in group.runs)
-    return (
+    return [
         f"{counted(runs, 'run')}{more} of {counted(len(methods), 'method')}, "
-        f"{min(runs, workers)} at a time, about {format_duration(seconds)}{hours}"
-        f"{', without the seeds that may be added' if seeds else ''}; the time left is corrected "
-        f"as runs finish. {order_of(groups)}"
-    )
+        f"{min(runs, time.workers)} at a time, about {format_duration(seconds)}{hours}"
+        f"{', without the seeds that may be added' if seeds else ''}, corrected as runs finish",
+        f"the longest first: {order_of(groups)}",
+    ]
 
 
 def order_of(groups: Sequence[RunGroup]) -> str:
-    """Describe the order of groups, the longest of which come first."""
+    """Name the groups in their order; of many, the first ones and the last."""
     several = len({group.recipe.name for group in groups}) > 1
     names = [
         f"{group.recipe.name}: {group.method.info.title}" if several else group.method.info.title
@@ -41,4 +41,4 @@ def order_of(groups: Sequence[RunGroup]) -> str:
     ]
     if len(names) > MOST_NAMES:
         names = [*names[: MOST_NAMES - 2], "…", names[-1]]
-    return f"The longest come first: {', '.join(names)}."
+    return ", ".join(names)

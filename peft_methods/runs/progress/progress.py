@@ -18,7 +18,7 @@ from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display
 from peft_methods.runs.progress.line_limit import LineLimit
 from peft_methods.runs.progress.live import Live, text_of
-from peft_methods.runs.progress.plan_line import plan_line
+from peft_methods.runs.progress.plan_line import plan_lines
 from peft_methods.runs.progress.results_table import ResultsTable
 from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record
@@ -92,14 +92,7 @@ class Progress:
         """
         waiting = [g for g in groups if any(self._time.is_left(run.key) for run in g.runs)]
         if len(waiting) > 1:
-            time = self._time
-            self.announce(
-                [
-                    plan_line(
-                        waiting, time.left, len(time.reused), time.workers, gpus, time.seconds()
-                    )
-                ]
-            )
+            self.announce(plan_lines(waiting, self._time, gpus))
 
     def show_activity(self, what: str) -> None:
         """Show an activity that belongs to no run."""
