@@ -362,6 +362,12 @@ def test_session_writes_json_table_csv_and_models(run: Any, pytester: pytest.Pyt
         r"[\d.,]+ MiB, trained",
         out,
     )
+    assert re.search(
+        r"peft-methods: 4 runs of 2 methods, \d at a time, about \d+ s, corrected as runs finish\n"
+        r"peft-methods: the longest first: Full fine-tuning, LoRA\n"
+        r"\[0/4, \d+ s left\] tiny-full-seed0: started\n",
+        out,
+    )
     assert re.search(r"Full fine-tuning +\d", out)
     assert "seeds 0, 1" in out
     stored = json.loads(Path("out.json").read_text(encoding="utf-8"))
@@ -399,6 +405,7 @@ def test_dry_run_prints_the_plan_and_trains_nothing(run: Any) -> None:
         r"[Nn]othing was trained",
         out,
     )
+    assert "The longest come first: AdapterFusion, LoRA." in out
     assert not list(Path(".peft/results").glob("*.json"))
 
 

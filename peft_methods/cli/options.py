@@ -120,6 +120,7 @@ class Options:
             trackers=self.trackers,
             adding_seconds=self.decide_seconds,
             isolation=self.isolation,
+            dry_run=self.dry_run,
         )
 
     def more_seeds(self) -> MoreSeeds | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,10 +35,11 @@ from peft_methods.models.module_names import in_modules, top_modules
 from peft_methods.models.padding import embedding_rows, write_padding
 from peft_methods.models.parameters import weights_digest
 from peft_methods.models.quantization import disable_repacking, quantization_options
-from peft_methods.models.stored_weights import poolers_untrained_in
+from peft_methods.models.stored_weights import poolers_untrained_in, stored_tensors
 from peft_methods.models.tokenizer import fetch_tokenizer, tokenizer_digest
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError
+from peft_methods.utils.files import path_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,7 @@ DTYPES = {
 # Of random weights, which follow from their seed, a sample tells as much as all: hashing seven
 # billion takes 20 s each time.
 DRAWN_DIGEST = 2**14
+META = "meta"  # torch's device for tensors that have a size, but no memory
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def load(
     """Load a recipe's model, in fp32 or with the encoder's linear layers quantized.
 
     Raises `ModelError`. Random weights need no download: the config is that of a preset or a local
-    one, and so is the tokenizer. `is_sharded`: the model will be divided among several GPUs.
+    one, and so is the tokenizer. `is_sharded`: the model will be divided among several GPUs. On the
+    device "meta" the model has modules and sizes, but no weights: nothing is read or drawn, and
+    `weights_sha256` is empty.
     """
     config = load_config(spec, head)
     tokenizer, notes = fetch_tokenizer(spec, config)
@@ -164,12 +168,13 @@ def load(
         counted=count_model(model, own),
         writes=head.pretrained,
     )
+    per_tensor = DRAWN_DIGEST if spec.weights == "random" else None
     return LoadedModel(
         model,
         tokenizer,
         own,
         architecture,
-        weights_digest(model, own, per_tensor=DRAWN_DIGEST if spec.weights == "random" else None),
+        "" if device == META else weights_digest(model, own, per_tensor=per_tensor),
         config_sha256,
         tokenizer_digest(tokenizer),
         notes,
@@ -198,6 +203,9 @@ def _load_model(
         **quantized,
     }
     missing: set[str] = set()
+    if device == META:
+        model = _without_weights(spec, head, options)
+        return model, poolers_untrained_in(folder_or_id(spec.source), pooler_modules(model))
     if spec.weights == "random":
         model = _random(spec, head, options)
         idle = poolers_untrained_in(folder_or_id(spec.source), pooler_modules(model))
@@ -211,6 +219,24 @@ def _load_model(
         disable_repacking(model)
         return model, fresh  # already on its device
     return model.to(device), fresh
+
+
+def with_drawn_weights(
+    base: LoadedModel, spec: ModelSpec, head: ModelHead, device: str
+) -> LoadedModel:
+    """Return the model with random weights instead of its own, to time what it computes."""
+    model: Any = _draw(base.model.config, spec, head)
+    return replace(base, model=model.to(device))
+
+
+def _without_weights(spec: ModelSpec, head: ModelHead, options: dict[str, Any]) -> PreTrainedModel:
+    """Build the model on the meta device. Raises `ModelError` for a folder without weights."""
+    folder = path_of(folder_or_id(spec.source))
+    if spec.weights == "pretrained" and folder is not None and not stored_tensors(folder):
+        raise loading_error(spec, OSError("it has no weights in *.safetensors that can be read."))
+    with torch.device(META):
+        model: PreTrainedModel = head.auto_class().from_config(**options)
+    return model
 
 
 def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""The GPU's rate of matrix products, measured once and cached."""
+"""Rates of matrix products: the GPU's, measured once and cached, and the host's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from peft_methods.utils.cache import cached_value
 
 MATRIX = 8192  # side of the measured matrices: large enough to saturate the device
 ROUNDS = 10
+HOST_MATRIX = 1024  # side on the host, where smaller ones already reach its rate
 
 
 def cached_matmul_rate() -> float:
@@ -46,3 +47,19 @@ def matmul_flops_per_second() -> float:
         torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     return 2 * MATRIX**3 / sorted(times[ROUNDS:])[ROUNDS // 2]
+
+
+def host_flops_per_second() -> float:
+    """Measure the host's rate of fp32 matrix products in FLOP/s, with torch's threads.
+
+    It is that of the fastest of `ROUNDS` products, since others may use the same cores.
+    """
+    import torch
+
+    a, b = torch.ones(2, HOST_MATRIX, HOST_MATRIX)
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - started)
+    return 2 * HOST_MATRIX**3 / min(times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from peft_methods.runs.kept_checks import Keys
 from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
-from peft_methods.runs.record_reader import keys_of
+from peft_methods.runs.record_reader import RecordReader, keys_of
 from peft_methods.runs.reuse import ReusableRuns
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.spec import RunSpec
@@ -57,16 +58,45 @@ class EarlierRuns:
             found[one.key] = record is not None and scheduler.reuse(one, record)
         return found[run.key]
 
-    def preparation(self, keys: Keys | None, tasks: Sequence[RunGroup]) -> PreparedRecipe | None:
-        """Return the kept check of one recipe, if every run of these tasks is reused with it."""
-        kept = None if keys is None or self.fresh else kept_checks.find(keys)
-        if kept is None:
-            return None
+    def preparation(
+        self, keys: Keys | None, tasks: Sequence[RunGroup], *, even_if_incomplete: bool
+    ) -> PreparedRecipe | None:
+        """Return the kept check of one recipe, if every run of these tasks is reused with it.
+
+        `even_if_incomplete`: return it also if some are not reused.
+        """
+        is_useless = self.fresh and not even_if_incomplete
+        kept = None if keys is None or is_useless else kept_checks.find(keys)
+        if kept is None or even_if_incomplete:
+            return kept
         runs = [
             run for task in tasks for run in task.runs if task.method.name not in kept.unsupported
         ]
         found = self.keys(runs, {task.recipe.name: kept for task in tasks})
         return kept if found.issuperset(run.key for run in with_prerequisites(runs)) else None
+
+    def with_recorded_weights(
+        self, preparation: PreparedRecipe, tasks: Sequence[RunGroup]
+    ) -> PreparedRecipe:
+        """Add the digests of weights from the newest records of these tasks' methods.
+
+        They show what would be reused if the weights are still the same. Everything else that a
+        run depends on is compared.
+        """
+        facts = preparation.facts
+        if facts is None:
+            return preparation
+        runs = with_prerequisites(run for task in tasks for run in task.runs)
+        wanted = {(run.recipe.name, run.method.name) for run in runs}
+        records, _ = RecordReader().records(self._store.folder)
+        known: dict[str, str] = {
+            record.spec.method.info.quantization or "": record.environment["weights_sha256"]
+            for record in sorted(records, key=lambda record: record.finished)
+            if (record.recipe_name, record.method_name) in wanted
+            if record.environment.get("config_sha256") == facts.config
+            and "weights_sha256" in record.environment
+        }
+        return replace(preparation, facts=replace(facts, weights=known))
 
     def remove_checkpoints(self, runs: Iterable[RunSpec]) -> None:
         """Delete the checkpoints of these runs and their prerequisites if nothing is reused."""

@@ -6,18 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from peft_methods.recipes.schema import Recipe
-from peft_methods.runs import kept_checks, reuse, tuning
-from peft_methods.runs.cost_model import total_seconds
+from peft_methods.runs import reuse, tuning
 from peft_methods.runs.detached import Detached
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.isolation.marks import differs_when_fresh
-from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
+from peft_methods.runs.plan import RunGroup, longest_first, no_gpu_reason, with_more_seeds
+from peft_methods.runs.preparations import Preparations
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
@@ -80,26 +78,15 @@ class Experiment:
             for task in self.tasks
             if not (self._records.have_all(task) or self.needs_gpu(task))
         }
+        make = Preparations(
+            self.options, self._devices, self._earlier, self._scheduler, self.progress
+        )
         for recipe in waiting.values():
+            tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
             try:
-                self.preparations[recipe.name] = self._prepared(recipe, first)
+                self.preparations[recipe.name] = make.of(recipe, tasks, first)
             except DataError as error:
                 self.errors[recipe.name] = error
-
-    def _prepared(self, recipe: Recipe, first: Sequence[RunSpec]) -> PreparedRecipe:
-        """Check a recipe in a worker, unless a kept result shows that nothing is to be trained."""
-        tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
-        methods = [task.method for task in tasks]
-        nodes = None if self.trials else self.options.nodes
-        keys = kept_checks.keys_of(recipe, methods, self.device, self._devices.kind, nodes)
-        if (kept := self._earlier.preparation(keys, tasks)) is not None:
-            return kept
-        self.progress.show_preparation(recipe, self.options.executor)
-        with self.progress.showing(last=False):
-            made = self._scheduler.prepare(recipe, methods, first)
-        if keys is not None:
-            kept_checks.keep(keys, made)
-        return made
 
     def start(self) -> None:
         """Prepare, then queue every run that can start. The others get records with the reason."""
@@ -119,10 +106,11 @@ class Experiment:
             task for task in self.tasks if not self._records.have_all(task) and self._can_run(task)
         ]
         if self.trials:
+            self.progress.announce_tuning(self.trials, runnable)
             runnable = self._tuned(runnable, self.trials)
-        seconds = partial(total_seconds, preparations=self.preparations, workers=self.workers)
-        runnable.sort(key=lambda task: -seconds(task.runs))  # the longest first
+        runnable = longest_first(runnable, self.preparations, self.workers)
         self._submit([run for task in runnable for run in task.runs])
+        self.progress.announce_plan(runnable, gpus=self._scheduler.executor.capacity.gpus)
 
     def _can_run(self, task: RunGroup) -> bool:
         """Whether the recipe's check passed for this method; else store records with the reason."""

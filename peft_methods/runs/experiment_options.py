@@ -21,7 +21,8 @@ class ExperimentOptions:
     is the name of the executor that runs go through, and `request` what it asks of a cluster.
     `adding_seconds` is the time after which no further seeds are added. `devices` are the UUIDs of
     the GPUs to use; by default all of a kind. `isolation` is FRESH for a process each, WARM if
-    runs may follow one another in a process that each of them leaves clean.
+    runs may follow one another in a process that each of them leaves clean. A `dry_run` trains
+    nothing: it needs no weights of any model.
     """
 
     results: Path = DEFAULT_RESULTS
@@ -38,6 +39,7 @@ class ExperimentOptions:
     request: Request | None = None
     adding_seconds: float | None = None
     isolation: str = DEFAULT_ISOLATION
+    dry_run: bool = False
 
     @property
     def nodes(self) -> str | None:

@@ -62,12 +62,10 @@ def keys_of(
     recipes = [one for found in needed.values() for one in found]
     if any(one.model.trust_remote_code for one in recipes):
         return None
-    sources = {one.model.source for one in recipes} | {one.data.source for one in recipes}
-    digests = {source: _digest(source) for source in sorted(sources)}
+    digests = {source: _digest(source) for source in sorted(_sources(recipes))}
     if None in digests.values():
         return None
     shared = {
-        "sources": digests,
         "device": [device, [nodes] if nodes else _device_names(device, kind[0]), kind[1]],
         "packages": {**package_versions(), **{name: package_version(name) for name in READERS}},
     }
@@ -75,6 +73,7 @@ def keys_of(
         return {
             method.name: {
                 "recipes": [_settings(one) for one in needed[method.name]],
+                "sources": {source: digests[source] for source in _sources(needed[method.name])},
                 "method": [method.name, repr(asdict(method))],
                 "code": code_fingerprint(
                     PREPARE, method, *(TASKS[one.task] for one in needed[method.name])
@@ -85,6 +84,10 @@ def keys_of(
         }
     except PeftMethodsError:  # the check will report it
         return None
+
+
+def _sources(recipes: Sequence[Recipe]) -> set[str]:
+    return {one.model.source for one in recipes} | {one.data.source for one in recipes}
 
 
 def _settings(recipe: Recipe) -> str:

@@ -10,6 +10,8 @@ from peft_methods.methods.selection import chosen_methods, with_methods
 from peft_methods.profiling.environment import usable_cores
 from peft_methods.profiling.gpus import gpus_here
 from peft_methods.recipes.schema import Recipe, check_trust
+from peft_methods.runs.cost_model import total_seconds
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.training.registry import choose_engine
@@ -55,6 +57,13 @@ def with_more_seeds(
         for group in groups
         if wanted.get(group.name, 0) > len(group.runs)
     }
+
+
+def longest_first(
+    groups: Iterable[RunGroup], preparations: Mapping[str, PreparedRecipe], workers: int
+) -> list[RunGroup]:
+    """Return the groups in the order in which they start, so that none is left alone at the end."""
+    return sorted(groups, key=lambda group: -total_seconds(group.runs, preparations, workers))
 
 
 def run_groups(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from peft_methods.profiling.environment import check_device, describe, fingerpri
 from peft_methods.profiling.matmul_rate import cached_matmul_rate
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
+from peft_methods.runs import forward_time
 from peft_methods.runs.apply_context import context_of
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.isolation.kept import Kept
@@ -37,32 +36,40 @@ from peft_methods.tasks.base import Task
 from peft_methods.tasks.inference import with_fitting_task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training import weight_checks
-from peft_methods.training.collate import make_collator
 from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention, register_attention
 from peft_methods.training.determinism import set_deterministic
 from peft_methods.training.distributed.support import unsupported
 from peft_methods.training.engine import check_budget
-from peft_methods.training.evaluation import predict
 from peft_methods.utils.cache import cached_value
 from peft_methods.utils.errors import DataError
 
 
 def prepare(
-    recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int
+    recipe: Recipe,
+    methods: tuple[Method, ...],
+    device: str,
+    *,
+    threads: int,
+    without_weights: bool = False,
 ) -> PreparedRecipe:
     """Read the data and build the model once, so that errors are found before any training.
 
-    Methods that cannot train this model are listed with the reason.
+    Methods that cannot train this model are listed with the reason. `without_weights`, for a dry
+    run: the model is built from its config, and there are no digests of weights.
     """
     set_up_process(threads, device=device)
     check_device(device)
     profiler = Profiler(device, lambda news: None, recipe.budget.epochs)
     with profiler.running():
-        return _prepare(recipe, methods, device, profiler)
+        return _prepare(recipe, methods, device, profiler, without_weights)
 
 
 def _prepare(
-    recipe: Recipe, methods: tuple[Method, ...], device: str, profiler: Profiler
+    recipe: Recipe,
+    methods: tuple[Method, ...],
+    device: str,
+    profiler: Profiler,
+    without_weights: bool,
 ) -> PreparedRecipe:
     started = time.perf_counter()
     profiler.enter("data")
@@ -72,9 +79,10 @@ def _prepare(
     except DataError as error:
         raise with_fitting_task(recipe, error) from None
     profiler.enter("prepare")
-    base = loading.load(recipe.model, task.head, texts.facts.label_names, device=device)
+    base = _base(recipe, texts, device, without_weights)
+    is_timed = base.model.device.type != loading.META
     start_seconds = time.perf_counter() - started
-    base.check_length(recipe.data.max_length)
+    least = forward_time.least_seconds(texts, base, recipe, device) if without_weights else 0.0
     check_budget(recipe.budget, base.model, device)
     for evaluation in task.extra_evaluations(recipe):
         if evaluation.check is not None:
@@ -86,7 +94,7 @@ def _prepare(
         or _too_long(base, recipe, one)
         for one in methods
     }
-    forward_seconds = _forward_seconds(texts, base, recipe)
+    forward_seconds = forward_time.timed_seconds(texts, base, recipe, least) if is_timed else least
     weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
     del base  # or two models would be in memory
     able = [method for method in methods if not reasons[method.name]]
@@ -95,12 +103,16 @@ def _prepare(
         unsupported={name: reason for name, reason in reasons.items() if reason},
         forward_seconds=forward_seconds,
         start_seconds=start_seconds,
+        is_timed=is_timed,
+        has_weights=not without_weights,
         matmul_flops_per_second=cached_matmul_rate() if device.startswith("cuda") else None,
         facts=Fingerprints(
-            weights={
-                "": weights,
-                **_quantized(recipe, able, texts.facts.label_names, device, weights),
-            },
+            weights=(
+                {}
+                if without_weights
+                else {"": weights}
+                | _quantized(recipe, able, texts.facts.label_names, device, weights)
+            ),
             config=config,
             tokenizer=tokenizer,
             data={
@@ -111,6 +123,18 @@ def _prepare(
             environment=fingerprint_part(describe(device)),
         ),
     )
+
+
+def _base(
+    recipe: Recipe, texts: TextData, device: str, without_weights: bool
+) -> loading.LoadedModel:
+    """Load the model. `without_weights`, draw random ones if it is small, to time it, or none."""
+    head, place = TASKS[recipe.task].head, loading.META if without_weights else device
+    base = loading.load(recipe.model, head, texts.facts.label_names, device=place)
+    base.check_length(recipe.data.max_length)
+    if without_weights and forward_time.can_be_timed(base.model):
+        return loading.with_drawn_weights(base, recipe.model, head, device)
+    return base
 
 
 def _too_long(base: loading.LoadedModel, recipe: Recipe, method: Method) -> str | None:
@@ -176,28 +200,6 @@ def _prerequisites(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
             texts = synthetic.load(other, TASKS[other.task])
             found[other.name] = texts.facts.fingerprint
     return found
-
-
-def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe) -> float:
-    """Return the median time of a row's forward pass.
-
-    It is that of up to three passes over three training batches, none started after 2 s. One batch
-    warms up before.
-    """
-    size = recipe.budget.batch_size
-    rows = texts.splits["train"].take(range(min(3 * size, len(texts.splits["train"]))))
-    first = rows.take(range(min(size, len(rows))))
-    few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})
-    task = TASKS[recipe.task]
-    tokens = tokenize.tokenize(few, base.tokenizer, recipe.data, task, check=False)
-    base.check_ids(tokens.train.tokens["input_ids"])
-    collate = make_collator(recipe, base.tokenizer)
-    predict(task, base.model, tokens.validation, collate, size)
-    clock = [time.perf_counter()]
-    while len(clock) == 1 or (len(clock) <= 3 and clock[-1] < clock[0] + 2):
-        predict(task, base.model, tokens.train, collate, size)
-        clock.append(time.perf_counter())
-    return statistics.median(b - a for a, b in itertools.pairwise(clock)) / len(tokens.train)
 
 
 @dataclass(frozen=True)

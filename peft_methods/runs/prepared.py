@@ -30,7 +30,9 @@ class PreparedRecipe:
 
     `forward_seconds` is the time of one row's forward pass, `start_seconds` the time to read data
     and model, and `matmul_flops_per_second` the device's rate in bf16 matrix products (None on a
-    CPU). `facts` are for fingerprints.
+    CPU). `facts` are for fingerprints. Unless `is_timed`, `forward_seconds` was computed from the
+    model's sizes: it takes at least that long, and `start_seconds` leaves out its weights.
+    `has_weights` is False for a dry run: the digests of weights are missing, or those of records.
     """
 
     data: dict[str, Any]
@@ -39,3 +41,5 @@ class PreparedRecipe:
     start_seconds: float
     matmul_flops_per_second: float | None = None
     facts: Fingerprints | None = None
+    is_timed: bool = True
+    has_weights: bool = True

@@ -22,7 +22,8 @@ from peft_methods.runs.store import Store
 @dataclass(frozen=True)
 class RunRequests:
     """Build jobs. `save_models` is where trained models are kept; `checkpoint` saves every epoch.
-    `isolation` says whether runs may share a process.
+    `isolation` says whether runs may share a process. `without_weights`: recipes are checked for a
+    dry run, from the model's config.
 
     `needs` are the resources of a run on one GPU, or on none. The executor adds the devices and the
     environment.
@@ -35,11 +36,19 @@ class RunRequests:
     save_models: Path | None = None
     checkpoint: bool = False
     isolation: str = FRESH
+    without_weights: bool = False
 
     def prepare_job(self, recipe: Recipe, methods: Sequence[Method]) -> PrepareJob:
         """Return the job that checks a recipe."""
         log = self.log(f"{recipe.name}-prepare")
-        return PrepareJob(recipe, tuple(methods), self.device, log, self.needs)
+        return PrepareJob(
+            recipe,
+            tuple(methods),
+            self.device,
+            log,
+            self.needs,
+            without_weights=self.without_weights,
+        )
 
     def run_job(
         self,

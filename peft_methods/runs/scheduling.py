@@ -57,6 +57,7 @@ class SessionDevices:
             devices=self.slots,
             request=options.request,
             isolation=options.isolation,
+            without_weights=options.dry_run,
         )
 
     @property
@@ -78,18 +79,21 @@ def new_scheduler(
     executor: str = LOCAL,
     request: Request | None = None,
     isolation: str = FRESH,
+    without_weights: bool = False,
 ) -> Scheduler:
     """Return a scheduler that runs `workers` runs at a time.
 
     `devices` are those of each run; by default the visible GPUs and an equal share of the cores.
     `request` is what the executor asks of a cluster. `isolation` says whether runs may share a
-    process.
+    process. `without_weights`: recipes are checked for a dry run.
     Raises `OptionError` for an unknown or unusable executor.
     """
     make_executor = executor_of(executor)
     devices = devices or slots(device, own_cores(), workers, choose_gpus(workers=workers).gpus)
     folder = SharedFolder(store, SLURM) if executor == SLURM else RunFolder(store)
     needs = devices[0].resources
-    requests = RunRequests(store, folder, device, needs, save_models, checkpoint, isolation)
+    requests = RunRequests(
+        store, folder, device, needs, save_models, checkpoint, isolation, without_weights
+    )
     made = make_executor(devices, folder.path, *([] if request is None else [request]))
     return Scheduler(made, requests, timeout=timeout, retries=retries)

@@ -260,7 +260,7 @@ def check_budget(budget: Budget, model: nn.Module, device: str) -> None:
 
     Raises `OptionError` for TF32 on a GPU without it, for libraries too old for several GPUs, and
     `ModelError` for gradient checkpointing of a model without a list of layers, or for packed rows
-    of one that mixes them up.
+    of one that mixes them up. The latter needs weights: a model on the meta device is not tried.
     """
     check_versions(budget)
     if (
@@ -279,5 +279,5 @@ def check_budget(budget: Budget, model: nn.Module, device: str) -> None:
             f"which {type(model).__name__} lacks: set budget.gradient_checkpointing = false",
             setting="budget.gradient_checkpointing",
         )
-    if budget.padding == "packed":
+    if budget.padding == "packed" and next(model.parameters()).device.type != "meta":
         check_packing(model)

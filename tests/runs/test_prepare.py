@@ -15,8 +15,7 @@ from peft_methods.data import synthetic, tokenize
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
-from peft_methods.runs import pipeline
-from peft_methods.runs import prepare as preparing
+from peft_methods.runs import forward_time, pipeline
 from peft_methods.runs.prepare import prefetch, prepare
 from peft_methods.runs.reuse import ReusableRuns
 from peft_methods.runs.run_paths import RunPaths
@@ -190,8 +189,31 @@ def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
 
     texts = synthetic.load(recipe, TASK)
     base = loading.load(recipe.model, TASK.head, texts.facts.label_names)
-    monkeypatch.setattr(preparing, "predict", predict)
-    monkeypatch.setattr(preparing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(forward_time, "predict", predict)
+    monkeypatch.setattr(forward_time.time, "perf_counter", lambda: now[0])
     size = recipe.budget.batch_size
-    assert preparing._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
+    assert forward_time.timed_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
     assert seen == [size, *([3 * size] * passes)]
+
+
+def test_slow_rows_are_timed_in_smaller_batches(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second is enough for two rows here. Their time is that of rows of the usual length."""
+    recipe, now, seen = load_recipe(str(tiny_recipe)), [0.0], []
+
+    def predict(task: Any, model: Any, rows: Any, *_: Any) -> None:
+        seen.append(len(rows))
+        now[0] += sum(rows.lengths) / 10
+
+    texts = synthetic.load(recipe, TASK)
+    base = loading.load(recipe.model, TASK.head, texts.facts.label_names)
+    monkeypatch.setattr(forward_time, "predict", predict)
+    monkeypatch.setattr(forward_time.time, "perf_counter", lambda: now[0])
+    found = forward_time.timed_seconds(texts, base, recipe, 0.5)
+    assert seen == [2, 6]
+    size = recipe.budget.batch_size
+    first = texts.splits["train"].take(range(3 * size))
+    few = replace(texts, splits={**texts.splits, "train": first})
+    tokens = tokenize.tokenize(few, base.tokenizer, recipe.data, TASK, check=False)
+    assert found == pytest.approx(np.mean(tokens.train.lengths) / 10)

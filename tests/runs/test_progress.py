@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from progress_builders import groups_of, ok
 from terminal_builders import Screen, Terminal
 
 from peft_methods.methods.selection import chosen_methods
@@ -18,10 +19,11 @@ from peft_methods.recipes.loading import load_recipe
 from peft_methods.report.text.dry_run import plan_text
 from peft_methods.runs.cost_model import expected_seconds, total_seconds
 from peft_methods.runs.events import Event
-from peft_methods.runs.plan import RunGroup
+from peft_methods.runs.plan import RunGroup, longest_first
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import CLEAR, LiveLines, can_be_live
 from peft_methods.runs.progress.live import Live, fitted, text_of
+from peft_methods.runs.progress.plan_line import order_of
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record, record_without_result
@@ -383,3 +385,40 @@ def test_remarks_come_before_anything_is_trained() -> None:
     display = RecordingDisplay(0)
     Progress(display, workers=1).announce(["GPU-a is left out"])
     assert display.lasting == ["peft-methods: GPU-a is left out"]
+
+
+def test_session_of_several_methods_begins_with_its_plan(tiny_recipe: Path) -> None:
+    display, groups = RecordingDisplay(0), groups_of(tiny_recipe, "lora", "ia3", "head_only")
+    groups = longest_first(groups, {"tiny": PREPARATION}, 2)
+    progress = Progress(display, workers=2, clock=lambda: 0.0)
+    first = groups[0].runs[0]
+    progress(Event(first, record=replace(ok(first, 0.9), reused=True)))
+    for group in groups:
+        progress.plan(group.runs, PREPARATION)
+    display.lasting.clear()
+    progress.announce_plan(groups)
+    assert display.lasting == [
+        "peft-methods: 5 runs (1 more reused) of 3 methods, 2 at a time, about 18 s, corrected as "
+        "runs finish",
+        "peft-methods: the longest first: LoRA, IA3, Head only",
+    ]
+    display.lasting.clear()
+    progress.announce_plan(groups, gpus=4)
+    assert "about 18 s (0.02 GPU hours), corrected" in display.lasting[0]
+    display.lasting.clear()
+    progress.announce_tuning(9, groups)
+    assert display.lasting == [
+        "peft-methods: tuning comes first, with 9 trials for each of 3 methods; the plan of the "
+        "runs follows."
+    ]
+    display.lasting.clear()
+    progress.announce_plan(groups[:1])
+    progress.announce_tuning(9, groups[:1])
+    assert not display.lasting
+
+
+def test_plan_of_many_methods_names_the_first_and_the_last(tiny_recipe: Path) -> None:
+    names = ("full", "lora", "qlora", "ia3", "adapter", "bitfit", "head_only")
+    groups = groups_of(tiny_recipe, *names)
+    named = "Full fine-tuning, Head only, BitFit, LoRA, …, Bottleneck adapter"
+    assert order_of(groups) == named

@@ -164,11 +164,14 @@ def test_command_line_reports_reused_runs(
     )
     plan = run("--peft-dry-run").stdout.str()
     assert re.search(r"tiny-lora +0 .* already finished", plan)
-    assert re.search(r"1 run, .*\n\nAn earlier session finished 1 more run, to be reused\.", plan)
+    finished = r"1 run, .*\n\nAn earlier session finished 1 more run, to be reused"
+    assert re.search(rf"{finished}, if the weights of the model are still the same\.", plan)
     assert "already finished" not in run("--peft-dry-run", "--peft-fresh").stdout.str()
     out = run("--peft-resume").stdout.str()
     assert re.search(r"tiny-lora-seed0: reused: accuracy \d", out)
     assert re.search(r"\[1/1\] tiny-lora-seed1: accuracy \d", out)
+    plan = run("--peft-dry-run").stdout.str()
+    assert "An earlier session finished 2 more runs, to be reused.\n" in plan  # weights compared
 
 
 REUSED = """

@@ -8,8 +8,9 @@ from itertools import groupby
 from tabulate import tabulate
 
 from peft_methods.runs.cost_model import expected_seconds, total_seconds
-from peft_methods.runs.plan import RunGroup
+from peft_methods.runs.plan import RunGroup, longest_first
 from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.progress.plan_line import order_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
@@ -33,7 +34,8 @@ def plan_text(
     """
     known = [task for task in tasks if task.recipe.name in preparations]
     lines = [line for task in known for line in _lines(task, preparations, there)]
-    runnable = [run for task in known if _reason(task, preparations) is None for run in task.runs]
+    able = [task for task in known if _reason(task, preparations) is None]
+    runnable = [run for task in able for run in task.runs]
     missing = [run for run in runnable if run.key not in there]
     seconds = total_seconds(missing, preparations, workers, there)
     parts = [f"{name}: {reason}" for name, reason in reasons.items()]
@@ -48,12 +50,17 @@ def plan_text(
         )
         parts.append(
             f"{counted(len(missing), 'run')}, {_at_a_time(missing, there, workers)} at a time, "
-            f"about {format_duration(seconds)} in total, estimated from a timed "
-            "forward pass on this machine. Nothing was trained."
+            f"{_estimate(seconds, preparations.values())} Nothing was trained."
         )
+    waiting = [task for task in able if any(run.key not in there for run in task.runs)]
+    if len(waiting) > 1:
+        order = order_of(longest_first(waiting, preparations, workers))
+        parts.append(f"The longest come first: {order}.")
     if len(missing) < len(runnable):
         finished = counted(len(runnable) - len(missing), "more run")
-        parts.append(f"An earlier session finished {finished}, to be reused.")
+        are_checked = all(one.has_weights for one in preparations.values())
+        condition = "" if are_checked else ", if the weights of the model are still the same"
+        parts.append(f"An earlier session finished {finished}, to be reused{condition}.")
     if lines and trials:
         parts.append(
             f"Tuning first adds {counted(trials, 'trial')} per method, for the fraction of the "
@@ -69,6 +76,17 @@ def plan_text(
     return "\n\n".join(parts)
 
 
+def _estimate(seconds: float, preparations: Collection[PreparedRecipe]) -> str:
+    """Format the total time, and where it is from."""
+    total = format_duration(seconds)
+    if all(one.is_timed for one in preparations):
+        return f"about {total} in total, estimated from a timed forward pass on this machine."
+    return (
+        f"at least {total} in total without loading the model: the FLOPs of its linear layers at "
+        "the rate of matrix products on this machine. No weights were read."
+    )
+
+
 def _reason(task: RunGroup, preparations: Mapping[str, PreparedRecipe]) -> str | None:
     preparation = preparations.get(task.recipe.name)
     return None if preparation is None else preparation.unsupported.get(task.method.name)
@@ -82,7 +100,8 @@ def _lines(
     for is_finished, chosen in groupby(task.runs, key=lambda run: run.key in there):
         runs = list(chosen)
         each = format_duration(expected_seconds(runs[0], preparation))
-        expected = f"skipped: {reason}" if reason else f"{len(runs)} × {each}"
+        at_least = "" if preparation.is_timed else "at least "
+        expected = f"skipped: {reason}" if reason else f"{at_least}{len(runs)} × {each}"
         yield [
             "-".join(task.name),
             ", ".join(str(run.seed) for run in runs),

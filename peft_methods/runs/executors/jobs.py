@@ -21,7 +21,7 @@ class PrepareJob:
     """A job that reads and checks a recipe's data and model.
 
     The executor fills in `devices`, which have what the job `needs`. `environment` and `directory`
-    are those of the session.
+    are those of the session. `without_weights`: for a dry run, which needs the model's config only.
     """
 
     recipe: Recipe
@@ -32,6 +32,7 @@ class PrepareJob:
     devices: DeviceSet = NO_GPU
     environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
+    without_weights: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)

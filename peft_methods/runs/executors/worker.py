@@ -162,7 +162,13 @@ def _prepare(job: PrepareJob) -> Done:
 
     try:
         return Done(
-            prepare.prepare(job.recipe, job.methods, job.device, threads=job.devices.threads)
+            prepare.prepare(
+                job.recipe,
+                job.methods,
+                job.device,
+                threads=job.devices.threads,
+                without_weights=job.without_weights,
+            )
         )
     except Exception as error:
         return Done(failure_of(error))

@@ -18,6 +18,7 @@ from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display
 from peft_methods.runs.progress.line_limit import LineLimit
 from peft_methods.runs.progress.live import Live, text_of
+from peft_methods.runs.progress.plan_line import plan_lines
 from peft_methods.runs.progress.results_table import ResultsTable
 from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record
@@ -26,6 +27,7 @@ from peft_methods.tasks.metrics import in_seconds
 from peft_methods.tasks.registry import task_of
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
+from peft_methods.utils.words import counted
 
 DRAWING_INTERVAL = 0.25  # at least so many seconds between two updates of the live lines
 MOST_LINES = 20  # permanent lines about runs, a second; further ones are counted
@@ -77,16 +79,34 @@ class Progress:
         for line in lines:
             self._say(f"peft-methods: {line}")
 
+    def announce_tuning(self, trials: int, groups: Sequence[RunGroup]) -> None:
+        """Show that tuning precedes the runs, if there are several methods."""
+        if len(groups) > 1:
+            each = f"{counted(trials, 'trial')} for each of {len(groups)} methods"
+            self.announce([f"tuning comes first, with {each}; the plan of the runs follows."])
+
+    def announce_plan(self, groups: Sequence[RunGroup], *, gpus: int = 0) -> None:
+        """Show the plan before anything is trained, if it has several methods.
+
+        `groups` are in the order in which they start; `gpus` is how many GPUs the session has.
+        """
+        waiting = [g for g in groups if any(self._time.is_left(run.key) for run in g.runs)]
+        if len(waiting) > 1:
+            self.announce(plan_lines(waiting, self._time, gpus))
+
     def show_activity(self, what: str) -> None:
         """Show an activity that belongs to no run."""
         self._display.draw([what])
 
-    def show_preparation(self, recipe: Recipe, executor: str = LOCAL) -> None:
+    def show_preparation(
+        self, recipe: Recipe, executor: str = LOCAL, *, is_dry: bool = False
+    ) -> None:
         """Show that a recipe is checked, and a permanent line if its model must be fetched."""
         if notice := model_notice(recipe.model.source):
             self._say(notice)
         where = "" if executor == LOCAL else f" through {executor}, where this may wait its turn"
-        self.show_activity(f"{recipe.name}: reading data and model{where}")
+        model = "config" if is_dry else "model"
+        self.show_activity(f"{recipe.name}: reading data and {model}{where}")
 
     @contextlib.contextmanager
     def showing(self, *, last: bool = True) -> Iterator[None]:

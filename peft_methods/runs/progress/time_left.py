@@ -71,6 +71,15 @@ class TimeLeft:
         if key in self.expected and key not in self._started and key not in self.ended:
             self._waiting[self._kind[key]][self.expected[key]] += change
 
+    def is_left(self, key: str) -> bool:
+        """Whether this run is planned and has not ended."""
+        return key in self.expected and key not in self.ended
+
+    @property
+    def left(self) -> int:
+        """The number of planned runs that have not ended."""
+        return len(self.expected.keys() - self.ended)
+
     def reuse(self, key: str) -> None:
         """Record that this run is reused from an earlier session."""
         self.reused.add(key)
