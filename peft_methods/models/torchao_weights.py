@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-INSTALL = "pip install peft-methods[torchao]"
-
-
-def is_installed() -> bool:
-    """Whether torchao can be imported. This does not import it."""
-    return importlib.util.find_spec("torchao") is not None
+from peft_methods.utils.errors import ModelError
 
 
 def options(kept: Sequence[str]) -> Any:
     """Return the options that load linear layers in 8-bit integers, with a scale for each row.
 
     `kept` names the modules that stay as they are. By default torchao would also set options of
-    torch's compiler for the whole process.
+    torch's compiler for the whole process. Raises `ModelError` if torchao is not installed.
     """
+    if find_spec("torchao") is None:
+        raise ModelError(
+            "a base model with weights quantised by torchao needs it: "
+            "pip install peft-methods[torchao]"
+        )
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 

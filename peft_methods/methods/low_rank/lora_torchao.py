@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from peft_methods.methods.base import MethodInfo
 from peft_methods.methods.low_rank.lora import VARIANTS, LoRA
 from peft_methods.methods.rates import AS_QLORA
-from peft_methods.models.architecture import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +35,12 @@ class LoRATorchAO(LoRA):
         needs="linear layers",
         mergeable=False,  # rounding the sum to 8 bits would give a different model
         start_tolerance=1.0,
-        strategies=("ddp",),  # FSDP divides no integers
+        strategies=(),  # DDP sends flat views of weights, which torchao 0.18 has none of
         quantization="torchao_int8",
         unquantized_counterpart="lora",
         learning_rates=AS_QLORA,
     )
     added_in = (0, 21)  # earlier versions do not know the tensors of torchao 0.18
+    extra = "torchao"
     takes_transposed = False
     not_converted = "PEFT converts no layers whose weights are quantised"
-
-    def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As LoRA; torchao must be installed."""
-        from peft_methods.models.torchao_weights import INSTALL, is_installed
-
-        if not is_installed():
-            return f"{self.title} needs torchao: {INSTALL}"
-        return super().unsupported(architecture, device)
