@@ -134,6 +134,8 @@ def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
 # elsewhere they are marked slow.
 CORE = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 METHOD_NAMES = mostly_slow(METHODS, *CORE)
+# Methods that need a package which is not installed. Tests whose parameters name one are skipped.
+LACKING = frozenset(name for name in METHODS if getattr(METHODS[name], "lacks_package", bool)())
 
 
 # Methods whose trainings of a decoder are not compared step by step: they train only the head, need

@@ -39,6 +39,7 @@ pytest.register_assert_rewrite("builders", "chart_builders")
 from builders import (  # noqa: E402  # after the line above, so that failed asserts show values
     BENCHMARK,
     CONFIGS,
+    LACKING,
     ReplayRecords,
     make_data,
     make_model,
@@ -150,6 +151,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             and item.get_closest_marker("timeout") is None
         ):
             item.add_marker(pytest.mark.timeout(300))
+        for name in LACKING & methods_among(getattr(item, "callspec", None)):
+            item.add_marker(pytest.mark.skip(f"{name} needs a package of an extra"))
+
+
+def methods_among(call: Any) -> set[str]:
+    """Return the strings among a test's parameters, and in tuples there: methods, perhaps."""
+    values = [] if call is None else call.params.values()
+    parts = [part for one in values for part in (one if isinstance(one, tuple) else (one,))]
+    return {part for part in parts if isinstance(part, str)}
 
 
 def pytest_collection_finish() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peft_methods.analysis.baseline import Entry
-from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
+from peft_methods.profiling.environment import FINGERPRINT_PACKAGES, OPTIONAL_PACKAGES
 from peft_methods.runs.record import Record
 from peft_methods.utils.words import counted
 
@@ -94,7 +94,7 @@ def upgrades(entry: Entry, record: Record) -> list[str]:
     then, now = (one.get("packages") or {} for one in (entry.environment, record.environment))
     return [
         f"{name} {then.get(name)} → {now.get(name)}"
-        for name in FINGERPRINT_PACKAGES
+        for name in (*FINGERPRINT_PACKAGES, *OPTIONAL_PACKAGES)
         if name in then and then[name] != now.get(name)
     ]
 

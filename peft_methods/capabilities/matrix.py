@@ -100,7 +100,9 @@ def _key(method: str, task: str) -> str:
     from peft_methods.runs.code_fingerprint import code_fingerprint
 
     code = code_fingerprint(METHODS[method], TASKS[task], *ENGINES.values(), *MEASURING)
-    versions = {name: package_version(name) for name in FINGERPRINT_PACKAGES}
+    extra = getattr(METHODS[method], "extra", "")
+    packages = [*FINGERPRINT_PACKAGES, *([extra] if extra else [])]
+    versions = {name: package_version(name) for name in packages}
     return content_hash([code, versions])[:16]
 
 

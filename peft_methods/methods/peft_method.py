@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -53,13 +54,22 @@ def with_sparse_tensors() -> Iterator[None]:
 class PeftMethod(Method):
     """A method of PEFT. A subclass describes it with `info` and returns its config.
 
-    `added_in` is the version of PEFT that brought it.
+    `added_in` is the version of PEFT that brought it. `extra` names a package that it needs besides
+    those that are always installed; the extra of this name installs it.
     """
 
     added_in: ClassVar[tuple[int, int]] = (0, 18)
+    extra: ClassVar[str] = ""
+
+    @classmethod
+    def lacks_package(cls) -> bool:
+        """Whether the package of `extra` is not installed. This does not import it."""
+        return bool(cls.extra) and find_spec(cls.extra) is None
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As for every method; PEFT must be recent enough."""
+        """As for every method; PEFT must be recent enough, and the extra's package installed."""
+        if self.lacks_package():
+            return f"{self.title} needs {self.extra}: pip install peft-methods[{self.extra}]"
         installed = metadata.version("peft")
         if tuple(map(int, installed.split(".")[:2])) < self.added_in:
             needed = ".".join(map(str, self.added_in))

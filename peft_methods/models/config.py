@@ -20,7 +20,8 @@ from peft_methods.utils.errors import ModelError, first_line, nearest
 from peft_methods.utils.files import is_only_a_path, path_of
 
 ModelKind = Literal["small_encoder", "encoder", "decoder"]
-Quantization = Literal["nf4", "fp4", "int8"]  # formats of frozen weights, by bitsandbytes
+# Formats of frozen weights. All but the last are bitsandbytes'.
+Quantization = Literal["nf4", "fp4", "int8", "torchao_int8"]
 LARGEST_SMALL = 512  # hidden size; base encoders have 768
 SMALL_NAMES = re.compile(r"tiny|mini|small")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

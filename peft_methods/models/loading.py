@@ -22,6 +22,7 @@ from peft_methods.models.config import (
     loading_error,
 )
 from peft_methods.models.drawing import DrawInParallel, round_to_bfloat16
+from peft_methods.models.half_precision import with_masks_of_scores
 from peft_methods.models.head import (
     head_modules,
     name_labels,
@@ -212,6 +213,7 @@ def _load_model(
     else:
         model, missing = _from_pretrained(spec, head, options)
         idle = untrained_poolers(model)
+    with_masks_of_scores(model)
     fresh = missing | idle
     new = () if head.pretrained else top_modules(model)
     reinitialise(model, (*new, *(name.rpartition(".")[0] for name in fresh)), but=missing)

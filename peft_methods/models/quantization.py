@@ -1,4 +1,4 @@
-"""Quantized weights by bitsandbytes: loading options, and values read back."""
+"""Quantized weights by bitsandbytes or torchao: loading options, and values read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peft_methods.models import ranks
+from peft_methods.models import ranks, torchao_weights
 from peft_methods.models.config import Quantization
 from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import top_modules
@@ -31,15 +31,19 @@ def quantization_options(
     """Return the options that load the encoder's linear layers, and no others, in this format.
 
     "nf4" and "fp4" are 4-bit formats with double quantisation (QLoRA, Dettmers et al. 2023), "int8"
-    is LLM.int8() (Dettmers et al. 2022). transformers 5 would also quantise the head and the
-    pooler; LoRA's copies of them could then not be trained. FSDP divides tensors of floats alone,
-    so a model that will be sharded stores the same bytes as such.
+    is LLM.int8() (Dettmers et al. 2022), and "torchao_int8" has a scale for each row. transformers
+    5 would also quantise the head and the pooler; LoRA's copies of them could then not be trained.
+    FSDP divides tensors of floats alone, so a model that will be sharded stores the same bytes as
+    such.
     """
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):
         skeleton = head.auto_class().from_config(config, trust_remote_code=spec.trust_remote_code)
     kept = [*top_modules(skeleton), f"{skeleton.base_model_prefix}.pooler"]
+    placed = {"device_map": {"": device}}
+    if kind == "torchao_int8":
+        return {"quantization_config": torchao_weights.options(kept), **placed}
     four_bits = {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": kind,
@@ -49,14 +53,20 @@ def quantization_options(
     }
     options = {"load_in_8bit": True} if kind == "int8" else four_bits
     quantized = BitsAndBytesConfig(llm_int8_skip_modules=kept, **options)
-    return {"quantization_config": quantized, "device_map": {"": device}}
+    return {"quantization_config": quantized, **placed}
 
 
 def quantization_of(model: nn.Module) -> dict[str, Any] | None:
-    """Return the options of `BitsAndBytesConfig` that quantise a base model like this one's."""
+    """Return the options that quantise a base model like this one's.
+
+    They are those of `BitsAndBytesConfig`; if they have `quant_type`, of `TorchAoConfig`.
+    """
     config: Any = getattr(model.config, "quantization_config", None)
     if config is None:
         return None
+    if torchao_weights.is_from_torchao(quant_type := getattr(config, "quant_type", None)):
+        kept = list(config.modules_to_not_convert)
+        return {"quant_type": type(quant_type).__name__, "modules_to_not_convert": kept}
     skipped = list(config.llm_int8_skip_modules)
     if config.load_in_8bit:
         return {"load_in_8bit": True, "llm_int8_skip_modules": skipped}
@@ -166,16 +176,23 @@ def is_4bit(parameter: Any) -> bool:
 
 
 def is_quantized(parameter: Any) -> bool:
-    """Whether bitsandbytes stores this parameter in 4 or 8 bits."""
-    return is_4bit(parameter) or parameter.dtype == torch.int8
+    """Whether bitsandbytes or torchao stores this parameter in 4 or 8 bits."""
+    return (
+        is_4bit(parameter)
+        or parameter.dtype == torch.int8
+        or torchao_weights.is_from_torchao(parameter)
+    )
 
 
 def values_of(parameter: nn.Parameter) -> torch.Tensor:
-    """Return the parameter's values, dequantised if it is stored in 4 bits.
+    """Return the parameter's values, dequantised if it is stored in 4 bits or by torchao.
 
-    Those in 8 bits are integers. Their scales belong to the layer after its first forward pass.
+    Those of bitsandbytes in 8 bits are integers. Their scales belong to the layer after its first
+    forward pass.
     """
     values = ranks.whole(parameter.detach())
+    if torchao_weights.is_from_torchao(values):
+        return values.dequantize()
     if not is_4bit(parameter):
         return values
     import bitsandbytes.functional as bnb

@@ -27,6 +27,7 @@ PACKAGES = (
 # What CUDA_VISIBLE_DEVICES begins with where no GPU is visible; CUDA ignores what follows.
 NOTHING = {"", "-1", "NoDevFiles"}
 FINGERPRINT_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+OPTIONAL_PACKAGES = ("torchao",)  # of an extra, with formats of frozen weights
 
 
 def usable_cores() -> int:
@@ -35,8 +36,13 @@ def usable_cores() -> int:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Return the installed versions; None for a package that is not installed."""
-    return {name: package_version(name) for name in PACKAGES}
+    """Return the installed versions; None for a package that is not installed.
+
+    Those of extras are left out then.
+    """
+    found = {name: package_version(name) for name in PACKAGES}
+    optional = {name: package_version(name) for name in OPTIONAL_PACKAGES}
+    return found | {name: version for name, version in optional.items() if version}
 
 
 def package_version(name: str) -> str | None:
@@ -139,9 +145,12 @@ def describe(device: str) -> dict[str, Any]:
 def fingerprint_part(environment: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the environment that a run's fingerprint includes.
 
-    It is the device name, the number of threads and the versions of IDENTITY_PACKAGES.
+    It is the device name, the number of threads, and the versions of `FINGERPRINT_PACKAGES` and
+    of those of `OPTIONAL_PACKAGES` that are installed.
     """
-    packages = {name: environment["packages"].get(name) for name in FINGERPRINT_PACKAGES}
+    found = environment["packages"]
+    packages = {name: found.get(name) for name in FINGERPRINT_PACKAGES}
+    packages |= {name: found[name] for name in OPTIONAL_PACKAGES if found.get(name)}
     return {
         "device_name": environment["device_name"],
         "threads": environment["threads"],

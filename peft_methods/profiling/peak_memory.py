@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from peft_methods.models.torchao_weights import is_from_torchao, parts_of
 from peft_methods.models.workspaces import free_cublas_workspaces
 
 
@@ -218,10 +219,11 @@ def _weights(model: nn.Module) -> Iterable[torch.Tensor]:
     """Yield parameters, buffers and the quantization state of 4-bit and 8-bit parameters.
 
     A 4-bit state holds the scales, the scales of the scales and the code book. The scales of 8-bit
-    weights are the parameter's until the layer's first forward pass, then the layer's.
+    weights are the parameter's until the layer's first forward pass, then the layer's. Of a weight
+    that torchao stores, its parts are yielded: it has no storage.
     """
     for parameter in model.parameters():
-        yield parameter
+        yield from parts_of(parameter) if is_from_torchao(parameter) else (parameter,)
         state: Any = getattr(parameter, "quant_state", None)
         while state is not None:
             yield from (v for v in vars(state).values() if isinstance(v, torch.Tensor))

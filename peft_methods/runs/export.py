@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from peft_methods.methods.base import TRAINED, ApplyContext, Method
 from peft_methods.models import loading, ranks
 from peft_methods.models.attention_registry import attention_options
+from peft_methods.models.half_precision import with_masks_of_scores
 from peft_methods.models.parameters import load_trainable, on_first_host, trainable_tensors
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.runs.description import (
@@ -208,7 +209,7 @@ def _load_plain(folder: Path, task: Task, spec: ModelSpec) -> nn.Module:
         )
     except Exception as error:  # file errors have a dozen types
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
-    return model
+    return with_masks_of_scores(model)
 
 
 def load_base(

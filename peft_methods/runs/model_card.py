@@ -155,9 +155,13 @@ def _with_peft(description: Mapping[str, Any], auto_model: str, *, has_labels: b
     if spec["trust_remote_code"]:
         options += ", trust_remote_code=True"
     if quantization:
-        imports.append("BitsAndBytesConfig")
-        given = "".join(f"        {name}={value!r},\n" for name, value in quantization.items())
-        options += f",\n    quantization_config=BitsAndBytesConfig(\n{given}    ),\n"
+        kind, written = "BitsAndBytesConfig", {n: repr(value) for n, value in quantization.items()}
+        if "quant_type" in quantization:
+            kind, written["quant_type"] = "TorchAoConfig", f"{quantization['quant_type']}()"
+            base_import += f"from torchao.quantization import {quantization['quant_type']}\n"
+        imports.append(kind)
+        given = "".join(f"        {name}={value},\n" for name, value in written.items())
+        options += f",\n    quantization_config={kind}(\n{given}    ),\n"
         options += '    device_map={"": "cpu"},'
     return WITH_PEFT.format(
         imports=", ".join(imports),

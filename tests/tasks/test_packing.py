@@ -29,6 +29,7 @@ from builders import (
 )
 from language_builders import PlainTrainer, method_of, ready, recipe_of, write_pairs
 from peft_methods.methods.registry import METHODS
+from peft_methods.models.quantization import values_of
 from peft_methods.recipes.schema import Budget
 from peft_methods.report.paper.setup import budget_paragraph
 from peft_methods.report.text.setup import budget_text
@@ -189,7 +190,7 @@ def trained(
     made = ready(recipe_of(model, data, name, padding=padding, **changes), name)
     without_dropout(made[3])
     result = loop.train(training_job(made, folder), Recorder(), trainer_class=log.kind)
-    return log, result, torch.cat([p.detach().flatten() for p in made[3].parameters()])
+    return log, result, torch.cat([values_of(p).flatten() for p in made[3].parameters()])
 
 
 def assert_equal_trainings(

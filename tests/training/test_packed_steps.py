@@ -33,6 +33,7 @@ from builders import (
 from language_builders import method_of, ready, recipe_of, write_pairs
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.registry import METHODS
+from peft_methods.models.quantization import values_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import NO_LABEL
 from peft_methods.tasks.registry import TASKS
@@ -73,7 +74,7 @@ def trained(
     made = ready(recipe_of(model, data, name, **changes), name)
     without_dropout(made[3])
     result = loop.train(training_job(made, folder), Recorder(), trainer_class=log.kind)
-    return log, result, torch.cat([p.detach().flatten() for p in made[3].parameters()])
+    return log, result, torch.cat([values_of(p).flatten() for p in made[3].parameters()])
 
 
 def assert_equal_trainings(

@@ -27,7 +27,7 @@ class LoRAInt8(QLoRA):
             "bits, with a scale for each row."
         ),
         aliases=r"lora.*(int-?8|8-?bit)|(int-?8|8-?bit).*lora",
-        not_aliases=VARIANTS,
+        not_aliases=rf"{VARIANTS}|torch-?ao",
         saved_format="peft",
         needs="linear layers",
         mergeable=False,  # rounding the sum to 8 bits would give a different model

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from peft_methods.models.quantization import is_quantized
 from peft_methods.training.precision import HALF
 
 
@@ -19,9 +20,9 @@ def frozen_cast(
 
     Without it, autocast casts frozen weights and biases at every step. A captured step reads the
     copies at their addresses, so keep them for as long as the step is replayed. The model's own
-    parameters are unchanged and are restored on exit. Subclasses of `nn.Linear` (4-bit layers)
-    cast their weights themselves and are left alone. With `reads_weights`, so are the layers that a
-    method wraps: see `MethodInfo`.
+    parameters are unchanged and are restored on exit. Subclasses of `nn.Linear` (4-bit layers) cast
+    their weights themselves and are left alone, as are weights that torchao stores. With
+    `reads_weights`, so are the layers that a method wraps: see `MethodInfo`.
     """
     frozen = _frozen_in_linear(model, reads_weights) if on and precision in HALF else []
     cast = [
@@ -87,5 +88,5 @@ def _frozen_in_linear(
         for path, module in model.named_modules()
         if type(module) is nn.Linear and not (reads_weights and path.endswith(".base_layer"))
         for name, parameter in module.named_parameters(recurse=False)
-        if not parameter.requires_grad
+        if not parameter.requires_grad and not is_quantized(parameter)
     ]

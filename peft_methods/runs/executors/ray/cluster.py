@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
+from peft_methods.profiling.environment import FINGERPRINT_PACKAGES, OPTIONAL_PACKAGES
 from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.ray import probe
 from peft_methods.runs.executors.ray.connection import connect, import_ray
@@ -16,7 +16,7 @@ from peft_methods.runs.executors.ray.probe import Facts
 from peft_methods.utils.errors import OptionError, first_line
 
 PACKAGE, DISTRIBUTION = "peft_methods", "peft-methods"
-COMPARED = (*FINGERPRINT_PACKAGES, DISTRIBUTION)
+COMPARED = (*FINGERPRINT_PACKAGES, *OPTIONAL_PACKAGES, DISTRIBUTION)
 PROBE_SECONDS = 60.0
 REFRESH_SECONDS = 2.0
 TRIES = 3  # a node that has just joined may refuse tasks
@@ -152,7 +152,7 @@ def difference(here: Facts, node: Facts, packages: Sequence[str]) -> str:
     """Describe how a node's versions differ from the session's, or ''."""
     for name in packages:
         if here.versions.get(name) != (there := node.versions.get(name)):
-            known = here.versions.get(name)
+            known = here.versions.get(name) or "(missing)"
             return f"node {node.name} has {name} {there or '(missing)'}, the session {known}"
     if node.code != here.code:
         return f"node {node.name} has other source code of {DISTRIBUTION} than the session"
