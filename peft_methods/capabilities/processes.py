@@ -69,7 +69,7 @@ def _set_up(job: Job, log: Path) -> None:
     from peft_methods.runs.prepare import set_up_process
 
     redirect_output(log)
-    set_up_process(1)
+    set_up_process(1, device="cpu")
     warnings.simplefilter("ignore")  # of libraries: nobody reads them here
 
 

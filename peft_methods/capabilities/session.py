@@ -53,7 +53,7 @@ class Session:
         check_device(self.options.device)
         started = time.monotonic()
         matrix = self._stored()
-        set_up_process(1)
+        set_up_process(1, device="cpu")
         with tempfile.TemporaryDirectory(prefix="peft-capabilities-") as root:
             families = self.selection.families or tuple(FAMILIES)
             ground = Ground.made(Path(root), families, TASKS)

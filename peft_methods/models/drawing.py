@@ -80,10 +80,12 @@ def _fill(tensor: Tensor, fill: Fill) -> None:
 
 def round_to_bfloat16(model: nn.Module) -> None:
     """Round all parameters to numbers that bfloat16 has. They keep their type."""
+    values = [parameter.detach() for parameter in model.parameters()]
     chunks = [
         chunk
-        for parameter in model.parameters()
-        for chunk in torch.split(parameter.detach().view(-1), CHUNK)
+        for one in values
+        for chunk in (torch.split(one.view(-1), CHUNK) if one.is_contiguous() else (one,))
     ]
-    with torch.no_grad(), ThreadPoolExecutor(host_threads()) as threads:
+    # Each thread of the pool has torch's number of threads for itself.
+    with ThreadPoolExecutor(max(1, host_threads() // torch.get_num_threads())) as threads:
         list(threads.map(lambda chunk: chunk.copy_(chunk.bfloat16()), chunks))

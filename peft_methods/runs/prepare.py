@@ -20,7 +20,7 @@ from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import DataFacts, TextData, TokenData
 from peft_methods.methods.base import Method
 from peft_methods.models import loading
-from peft_methods.models.host_threads import run_is_on_gpu
+from peft_methods.models.host_threads import set_on_gpu
 from peft_methods.models.tokenizer import load_tokenizer, tokenizer_digest
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.matmul_rate import cached_matmul_rate
@@ -282,10 +282,10 @@ def load(run: RunSpec, texts: TextData, device: str) -> loading.LoadedModel:
     return base
 
 
-def set_up_process(threads: int, *, device: str = "cpu", deterministic: bool = False) -> None:
+def set_up_process(threads: int, *, device: str, deterministic: bool = False) -> None:
     """Set threads and deterministic algorithms, and silence the libraries."""
     torch.set_num_threads(threads)
-    run_is_on_gpu(answer=device != "cpu")
+    set_on_gpu(on_gpu=device != "cpu")
     set_deterministic(on=deterministic)
     disable_cudnn_attention()
     register_attention()

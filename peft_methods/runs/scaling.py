@@ -9,6 +9,7 @@ from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 
 EFFICIENCY = "scaling_efficiency"
+SAME = ("device_name", "packages", "source", "weights_sha256")  # of both environments
 
 
 def on_one_gpu(run: RunSpec) -> RunSpec:
@@ -39,7 +40,7 @@ def with_efficiency(record: Record, store: Store) -> Record:
 
 
 def _newest_alone(record: Record, store: Store) -> Record | None:
-    """Return the newest record of the same run on one GPU of the same kind, or None.
+    """Return the newest record of the same run on one GPU of the same kind and code, or None.
 
     Its engine may be the one that took another one's place.
     """
@@ -50,6 +51,6 @@ def _newest_alone(record: Record, store: Store) -> Record | None:
         if one.status == "ok"
         and one.recipe_name == record.recipe_name
         and replace(one.spec, fallback_from="") == wanted
-        and one.environment.get("device_name") == record.environment.get("device_name")
+        and all(one.environment.get(name) == record.environment.get(name) for name in SAME)
     ]
     return max(found, key=lambda one: one.finished, default=None)

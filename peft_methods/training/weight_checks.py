@@ -45,10 +45,13 @@ def snapshot(model: nn.Module, workdir: Path) -> StateBefore:
 def fingerprints(weights: Mapping[str, nn.Parameter]) -> dict[str, str]:
     """Return the `fingerprint` of each. Several threads read those on the host.
 
-    On a GPU, copies side by side would need memory. Ranks gather parts of a weight in one order.
+    Side by side, copies from a GPU and values of quantised weights would need memory. Ranks gather
+    the parts of a weight in one order.
     """
-    on_host = all(one.device.type == "cpu" for one in weights.values())
-    with ThreadPoolExecutor(host_threads() if on_host and ranks.count() == 1 else 1) as pool:
+    are_plain = ranks.count() == 1 and all(
+        one.device.type == "cpu" and not quantization.is_quantized(one) for one in weights.values()
+    )
+    with ThreadPoolExecutor(host_threads() if are_plain else 1) as pool:
         return dict(zip(weights, pool.map(fingerprint, weights.values()), strict=True))
 
 

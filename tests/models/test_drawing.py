@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from peft_methods.models.drawing import CHUNK, DrawInParallel
+from peft_methods.models.drawing import CHUNK, DrawInParallel, round_to_bfloat16
 
 ROWS = 2 * CHUNK // 1024 + 3  # three chunks, the last of them small
 
@@ -66,3 +66,14 @@ def test_a_generator_of_the_caller_is_used() -> None:
     expected = own()
     with DrawInParallel():
         assert torch.equal(own(), expected)
+
+
+def test_weights_are_rounded_to_bfloat16_wherever_they_lie() -> None:
+    model = nn.Linear(1024, ROWS)
+    model.transposed = nn.Parameter(torch.randn(64, 3).T)
+    model.scalar = nn.Parameter(torch.tensor(0.1))
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    round_to_bfloat16(model)
+    for name, one in model.named_parameters():
+        assert torch.equal(one, before[name].bfloat16().float())
+        assert not torch.equal(one, before[name])

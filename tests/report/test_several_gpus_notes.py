@@ -56,6 +56,7 @@ def test_efficiency_is_that_beside_the_newest_run_on_one_gpu(tmp_path: Path) -> 
     store.write(replace(make_record(seed=1), finished=1.0))  # another run
     store.write(alone)
     assert with_efficiency(together, store).metrics["scaling_efficiency"] == 0.75
-    elsewhere = replace(together, environment={**together.environment, "device_name": "other"})
-    assert with_efficiency(elsewhere, store).metrics["scaling_efficiency"] is None
+    for name in ("device_name", "packages", "source", "weights_sha256"):
+        other = replace(together, environment={**together.environment, name: "other"})
+        assert with_efficiency(other, store).metrics["scaling_efficiency"] is None
     assert with_efficiency(alone, store) is alone

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from builders import Recorder, make_decoder, prepared, training_job
+from builders import Recorder, make_decoder, training_job
 from language_builders import ready, recipe_of, write_pairs
 from peft_methods.training.trainer import loop
 
@@ -53,12 +53,3 @@ def test_the_projection_to_the_vocabulary_has_the_precision_of_the_recipe(
     made = ready(recipe, name)
     products = products_of_a_training(made, tmp_path)
     assert products.dtypes(made[2].model.config.vocab_size) == {wanted}
-
-
-@pytest.mark.parametrize("name", ["head_only", "linear_probe"])
-def test_a_head_has_the_precision_of_the_recipe(
-    tiny_recipe: Path, tmp_path: Path, name: str
-) -> None:
-    made = prepared(tiny_recipe, name, "budget.precision=bf16", "data.train=8", "budget.epochs=1")
-    products = products_of_a_training(made, tmp_path)
-    assert products.dtypes(len(made[4].facts.label_names)) == {torch.bfloat16}

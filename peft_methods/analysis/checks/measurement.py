@@ -282,10 +282,10 @@ def engine_never_used(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str
 
 @rule("V416", "warning", "run")
 def scales_too_well(record: Record) -> Iterator[tuple[str, str]]:
-    """Several GPUs were faster than as many times one GPU, so the one was slowed by something."""
+    """Several processes were faster than as many times one, so the one was slowed by something."""
     efficiency = record.metrics.get(EFFICIENCY)
     if efficiency is not None and efficiency > BEST_EFFICIENCY:
         yield (
-            f"scaling efficiency {efficiency:.0%}: a GPU does more beside others than alone",
-            "look for what slowed the run on one GPU, such as its memory, clock or another process",
+            f"scaling efficiency {efficiency:.0%}: each process does more than the run on one does",
+            "train the run on one again; its code, memory, clock or another process slowed it",
         )

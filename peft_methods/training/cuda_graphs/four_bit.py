@@ -131,5 +131,6 @@ def _is_known(module: Any) -> bool:
         and getattr(state, "nested", False)
         and (state.blocksize, state.state2.blocksize) == BLOCKS
         and state.quant_type == "nf4"
+        and module.weight.dtype == torch.uint8
         and getattr(module, "compute_dtype", None) in HALF.values()
     )

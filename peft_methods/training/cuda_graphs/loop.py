@@ -163,7 +163,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
         return self.packing.loss(own)(model, inputs)
 
     def computing(self) -> AbstractContextManager[Any]:
-        """Context manager of forward passes outside the captured steps, in the same state."""
+        """Context manager of losses outside the captured steps, in the same state."""
         if not self._is_decoder:
             return super().computing()
         return autocast(self.args.device, self.job.recipe.budget.precision, cached=False)

@@ -1,7 +1,7 @@
 """A kernel in Triton that dequantises NF4 weights: each scale is computed once for its block.
 
-It is bound by the memory that it reads and writes. Compiled element by element, as the compiler
-does it, each value loads its scale, the scale's table and offset again.
+In code that the compiler makes, element by element, each value loads its scale, the scale's table
+and offset again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def dequantized(
     """
     out = torch.empty(size, dtype=dtype, device=tensors[0].device)
     values, group = blocks
-    _dequantize[(triton.cdiv(size, SCALES * values),)](
-        *tensors, out, size, SCALES, values, group, num_warps=WARPS, enable_fp_fusion=False
-    )
+    with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
+        _dequantize[(triton.cdiv(size, SCALES * values),)](
+            *tensors, out, size, SCALES, values, group, num_warps=WARPS, enable_fp_fusion=False
+        )
     return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -27,9 +26,6 @@ class WarmedTrainer(Protocol):
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Create the optimizer."""
-
-    def computing(self) -> AbstractContextManager[Any]:
-        """Context manager of forward passes outside the Trainer's loop."""
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """Return the loss of a batch."""
@@ -107,8 +103,7 @@ def idle_step(
     model, budget = trainer.model_wrapped, trainer.job.recipe.budget
     assert isinstance(model, nn.Module)
     device = next(model.parameters()).device
-    with trainer.computing():
-        loss = trainer.compute_loss(model, on_device(batch, device))
+    loss = trainer.compute_loss(model, on_device(batch, device))
     torch.autograd.backward(loss)
     trace.backward_done()
     trained = [p for p in model.parameters() if p.grad is not None]
