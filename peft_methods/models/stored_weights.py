@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from peft_methods.models.bundled import MODELS
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.cache import cache_folder
+from peft_methods.utils.errors import ModelError
 from peft_methods.utils.files import path_of
 
 if TYPE_CHECKING:
@@ -130,3 +131,12 @@ def _local_folder(spec: ModelSpec) -> Path | None:
     except ValueError:  # no name of a hub repository
         return None
     return Path(found).parent if isinstance(found, str) else None
+
+
+def require_all(missing: Collection[str], file: Path) -> None:
+    """Raise `ModelError` if any tensor of a saved model is missing: it would be drawn anew."""
+    if missing:
+        raise ModelError(
+            f"{file} lacks {len(missing)} tensors of this method (the first is {min(missing)}). "
+            "Copy or save the model again."
+        )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -28,6 +29,7 @@ from peft_methods.models import loading, ranks
 from peft_methods.models.attention_registry import attention_options
 from peft_methods.models.half_precision import with_masks_of_scores
 from peft_methods.models.parameters import load_trainable, on_first_host, trainable_tensors
+from peft_methods.models.stored_weights import require_all
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.runs.description import (
     DESCRIPTION,
@@ -204,11 +206,11 @@ def _load_plain(folder: Path, task: Task, spec: ModelSpec) -> nn.Module:
     try:
         options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
         options |= attention_options(AutoConfig.from_pretrained(folder, **options))
-        model: nn.Module = task.head.auto_class().from_pretrained(
-            str(folder), use_safetensors=True, **options
-        )
+        options |= {"use_safetensors": True, "output_loading_info": True}
+        model, info = task.head.auto_class().from_pretrained(str(folder), **options)
     except Exception as error:  # file errors have a dozen types
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
+    require_all(info["missing_keys"], folder)
     return with_masks_of_scores(model)
 
 
@@ -246,16 +248,23 @@ def load_base(
 
 def load_peft(loaded: loading.LoadedModel, method: Method, folder: Path) -> nn.Module:
     """Load an adapter of PEFT's into its base model. Raises `ModelError`."""
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
 
     for name in (PEFT_CONFIG, PEFT_WEIGHTS):  # PEFT would look for a missing one on the hub
         if not (folder / name).is_file():
             raise ModelError(f"{folder} cannot be loaded: it has no file {name}.")
     try:
-        with getattr(method, "wrapping", nullcontext)():
+        with getattr(method, "wrapping", nullcontext)(), warnings.catch_warnings():
+            # It also names what PEFT never saves. What it saves is compared below.
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
             model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))
+        with safe_open(folder / PEFT_WEIGHTS, framework="pt") as file:
+            names = set(file.keys())
     except Exception as error:  # file errors have a dozen types
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
+    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+    require_all(wanted.keys() - names, folder / PEFT_WEIGHTS)
     return model
 
 
@@ -271,12 +280,8 @@ def _load_own(loaded: loading.LoadedModel, method: Method, task: Task, folder: P
         ) from None
     context = ApplyContext(loaded.architecture, loaded.head, task.peft_type)
     model = method.apply(loaded.model, context)
-    missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
-    if missing:
-        raise ModelError(
-            f"{folder / TRAINED} lacks {len(missing)} tensors of this method "
-            f"(the first is {missing[0]})."
-        )
+    wanted = {name for name, one in model.named_parameters() if one.requires_grad}
+    require_all(wanted - names, folder / TRAINED)
     load_trainable(model, folder / TRAINED)
     return model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from builders import CORE, LACKING, TASK, make_any, make_model, small_runs
 from peft_methods.data import splits
@@ -217,6 +219,21 @@ def test_another_base_model_is_refused_and_a_moved_one_can_be_named(
 def test_merging_what_cannot_be_merged_is_refused(name: str, saved: Saved) -> None:
     with pytest.raises(ModelError, match="cannot be merged"):
         load_trained(saved(name)[0], merge=True)
+
+
+@pytest.mark.parametrize("name", ["lora", "bitfit", "adapter"])
+def test_a_saved_model_without_one_of_its_tensors_is_refused(
+    name: str, saved: Saved, tmp_path: Path
+) -> None:
+    """PEFT and transformers would go on with numbers drawn anew."""
+    folder = tmp_path / "cut"
+    shutil.copytree(saved(name)[0], folder)
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors[min(tensors)]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks 1 tensors of this method"):
+        load_trained(folder)
 
 
 def test_folder_without_a_saved_model_is_named(tmp_path: Path) -> None:
