@@ -19,15 +19,14 @@ from peft_methods.models.loading import LoadedModel
 from peft_methods.recipes.bundled_names import bundled_name
 from peft_methods.runs.description import DESCRIPTION, method_of, read_description, run_of
 from peft_methods.runs.export import (
-    PEFT_WEIGHTS,
     load_base,
-    load_peft,
     load_trained,
     refuse_code,
     save_other_files,
 )
 from peft_methods.runs.isolation.kept import Kept
 from peft_methods.runs.prepare import set_up_process
+from peft_methods.runs.saved_adapter import PEFT_WEIGHTS, load_peft
 from peft_methods.runs.scores import predict_last, quality_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.training.collate import make_collator

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,13 +39,13 @@ from peft_methods.runs.description import (
     task_of,
 )
 from peft_methods.runs.model_card import model_card
+from peft_methods.runs.saved_adapter import PEFT_CONFIG, load_peft
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import ModelError, first_line
 
 CARD = "README.md"
-PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Methods train no embeddings. PEFT would ask the hub about them, and wait without a network.
 PEFT_SAVING: Mapping[str, Any] = {"save_embedding_layers": False}
 
@@ -244,28 +243,6 @@ def load_base(
             setting="model.source",
         )
     return loaded
-
-
-def load_peft(loaded: loading.LoadedModel, method: Method, folder: Path) -> nn.Module:
-    """Load an adapter of PEFT's into its base model. Raises `ModelError`."""
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
-
-    for name in (PEFT_CONFIG, PEFT_WEIGHTS):  # PEFT would look for a missing one on the hub
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} cannot be loaded: it has no file {name}.")
-    try:
-        with getattr(method, "wrapping", nullcontext)(), warnings.catch_warnings():
-            # It also names what PEFT never saves. What it saves is compared below.
-            warnings.filterwarnings("ignore", "Found missing adapter keys")
-            model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))
-        with safe_open(folder / PEFT_WEIGHTS, framework="pt") as file:
-            names = set(file.keys())
-    except Exception as error:  # file errors have a dozen types
-        raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
-    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
-    require_all(wanted.keys() - names, folder / PEFT_WEIGHTS)
-    return model
 
 
 def _load_own(loaded: loading.LoadedModel, method: Method, task: Task, folder: Path) -> nn.Module:
