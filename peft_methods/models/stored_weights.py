@@ -134,7 +134,7 @@ def _local_folder(spec: ModelSpec) -> Path | None:
 
 
 def require_all(missing: Collection[str], file: Path) -> None:
-    """Raise `ModelError` if any tensor of a saved model is missing: it would be drawn anew."""
+    """Raise `ModelError` if a saved model lacks a tensor: libraries would use a random one."""
     if missing:
         raise ModelError(
             f"{file} lacks {len(missing)} tensors of this method (the first is {min(missing)}). "

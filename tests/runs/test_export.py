@@ -225,7 +225,7 @@ def test_merging_what_cannot_be_merged_is_refused(name: str, saved: Saved) -> No
 def test_a_saved_model_without_one_of_its_tensors_is_refused(
     name: str, saved: Saved, tmp_path: Path
 ) -> None:
-    """PEFT and transformers would go on with numbers drawn anew."""
+    """PEFT and transformers only warn, and use random numbers instead."""
     folder = tmp_path / "cut"
     shutil.copytree(saved(name)[0], folder)
     (file,) = folder.glob("*.safetensors")
