@@ -80,7 +80,9 @@ def weight_evidence(
     `head` names the head's modules. `decay` is the product of (1 - rate * weight decay) over all
     steps: the factor left of a weight that only decays. A parameter has moved if any element is
     NaN, or is outside the range from its start value to that value times `decay` by more than
-    rounding. Parameters that the architecture itself leaves without gradient need not move.
+    rounding. A parameter of one element has moved unless it is at one end of that range: a step may
+    well leave it inside. Parameters that the architecture itself leaves without gradient need not
+    move.
     """
     from safetensors import safe_open
 
@@ -118,6 +120,9 @@ def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
     """
     rounding = 1e-5 * float(torch.linalg.vector_norm(start, torch.inf)) + 1e-12
     now = ranks.whole(end.detach()).flatten()
+    if len(now) == 1:
+        ends = torch.cat([start.flatten(), start.flatten() * decay])
+        return not bool(((now.cpu() - ends).abs() <= rounding).any())
     chunks = zip(torch.split(start.flatten(), CHUNK), torch.split(now, CHUNK), strict=True)
     return any(_has_moved(before, now.cpu(), decay, rounding) for before, now in chunks)
 

@@ -81,6 +81,23 @@ def test_weight_check_does_not_count_decay_as_movement(
     assert (evidence.frozen_checked, evidence.moved_checked) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("end", "moved"),
+    [
+        (15.0, False),
+        (15.0 * DECAY, False),
+        (15.0 * (1 + DECAY) / 2, True),  # less than decay alone, so training held against it
+        (15.01, True),
+        (float("nan"), True),
+    ],
+)
+def test_a_single_number_has_moved_unless_it_is_at_an_end_of_its_decay(
+    end: float, moved: bool
+) -> None:
+    now = nn.Parameter(torch.full((1,), end), requires_grad=False)
+    assert weight_checks._moved(torch.full((1,), 15.0), now, DECAY) is moved
+
+
 @given(index=st.integers(0, weight_checks.CHUNK + 3), by=st.floats(0.001, 10))
 def test_weight_check_detects_one_moved_element_at_any_position(index: int, by: float) -> None:
     start = torch.ones(weight_checks.CHUNK + 4)
