@@ -16,8 +16,7 @@ from peft_methods.models.module_names import in_modules
 from peft_methods.tasks.collate import Collator
 from peft_methods.training.engine import EpochResult
 from peft_methods.training.evaluation import predict
-from peft_methods.training.trainer import loop
-from peft_methods.training.trainer.warm_up import worst_batch
+from peft_methods.training.trainer import loop, warm_up
 
 
 def trained(
@@ -81,6 +80,28 @@ def test_warm_up_does_not_change_training(
     monkeypatch.setattr(loop, "warm_up", lambda *_: None)
     without, _, _, _, _ = trained(tiny_recipe, tmp_path, "lora")
     assert with_it.epochs == without.epochs
+
+
+@pytest.mark.parametrize(("accumulation", "kept"), [(1, False), (2, True)])
+def test_no_step_of_the_warm_up_holds_gradients_that_training_would_not(
+    tiny_recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    accumulation: int,
+    kept: bool,
+) -> None:
+    """They would count in the peak of memory. Ranks take a third step, as one process does here."""
+    found = []
+
+    def idle_step(trainer: Any, *arguments: Any) -> None:
+        found.append(any(p.grad is not None for p in trainer.model.parameters()))
+        step(trainer, *arguments)
+
+    step = warm_up.idle_step
+    monkeypatch.setattr(warm_up, "idle_step", idle_step)
+    monkeypatch.setattr(warm_up, "communication_seconds", lambda step: step())
+    trained(tiny_recipe, tmp_path, "lora", f"budget.gradient_accumulation={accumulation}")
+    assert found == [False, kept, kept]
 
 
 def test_batch_order_depends_only_on_the_seed(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -225,4 +246,4 @@ def test_train_with_random_weights_keeps_the_last_epoch_without_scores(
 def test_the_warm_up_takes_the_batch_that_needs_most_memory(
     lengths: list[int], size: int, width: int, chosen: list[int]
 ) -> None:
-    assert worst_batch(lengths, size, width=width) == chosen
+    assert warm_up.worst_batch(lengths, size, width=width) == chosen

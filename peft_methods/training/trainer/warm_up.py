@@ -59,14 +59,18 @@ def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observe
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-    with torch.random.fork_rng():
-        model.train()
-        idle_step(trainer, batch, optimizer, NoTrace())
+
+    def step(trace: PeakStep) -> None:
         if budget.gradient_accumulation == 1:
             model.zero_grad(set_to_none=True)
+        idle_step(trainer, batch, optimizer, trace)
+
+    with torch.random.fork_rng():
+        model.train()
+        step(NoTrace())
         with observer.peak_step(model, optimizer) as trace:
-            idle_step(trainer, batch, optimizer, trace)
-        seconds = communication_seconds(lambda: idle_step(trainer, batch, optimizer, NoTrace()))
+            step(trace)
+        seconds = communication_seconds(lambda: step(NoTrace()))
     model.zero_grad(set_to_none=True)
     trainer.optimizer = None
     return seconds
