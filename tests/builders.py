@@ -139,7 +139,7 @@ LACKING = frozenset(name for name in METHODS if getattr(METHODS[name], "lacks_pa
 
 
 # Methods whose trainings of a decoder are not compared step by step: they train only the head, need
-# other data, draw random numbers for each token, or refuse packed rows, which would share a prompt.
+# other data, draw random numbers for each token, or have embeddings that packed rows would share.
 UNLIKE = (
     "head_only",
     "linear_probe",
@@ -147,8 +147,6 @@ UNLIKE = (
     "pvera",
     "prompt_tuning",
     "p_tuning",
-    "prefix_tuning",
-    "p_tuning_v2",
 )
 
 

@@ -7,13 +7,14 @@ text alone: their number, places and padding are as without a prompt.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import DynamicCache
 
+from peft_methods.models.attention_prefix import give_prefix
 from peft_methods.models.layer_parts import ModuleMap
 
 Arguments = dict[str, Any]
@@ -41,6 +42,12 @@ def reader_of(model: Any, parts: ModuleMap, *, is_decoder: bool) -> Any:
     backbone = getattr(model, str(model.base_model_prefix))
     inner = parts.layers.rpartition(".")[0] if is_decoder else ""
     return backbone.get_submodule(inner)
+
+
+def attention_of(model: Any, parts: ModuleMap) -> list[nn.Module]:
+    """Return the module of each layer that computes its attention: the one with its keys."""
+    layers = getattr(model, str(model.base_model_prefix)).get_submodule(parts.layers)
+    return [layer.get_submodule(parts.key.rpartition(".")[0]) for layer in layers]
 
 
 class VirtualTokens(nn.Module):
@@ -158,27 +165,41 @@ class ReadOnlyCache(DynamicCache):
 
 
 class Prefix(VirtualTokens):
-    """Keys and values in each layer: `encoded` has (count, layers * 2 * heads * width)."""
+    """Keys and values in each layer: `encoded` has (count, layers * 2 * heads * width).
 
-    def __init__(self, encoded: Encoded, layers: int, heads: int, *, is_causal: bool) -> None:
+    `attention` has the modules that compute each layer's attention. They read the prefix from a
+    cache, or are given it (`models/attention_prefix.py`).
+    """
+
+    def __init__(
+        self, encoded: Encoded, attention: Sequence[nn.Module], heads: int, *, is_causal: bool
+    ) -> None:
         super().__init__(encoded)
-        self.layers, self.heads, self.is_causal = layers, heads, is_causal
+        self.attention, self.heads, self.is_causal = tuple(attention), heads, is_causal
+        self.gives_prefix = False
 
     def first(self, backbone: nn.Module, given: Arguments) -> Arguments:
-        """Begin the cache with the prefix."""
+        """Begin the cache with the prefix, or give it to the attention."""
+        pairs = self.encoded().to(next(backbone.parameters()).dtype)
+        pairs = pairs.view(self.count, len(self.attention), 2, self.heads, -1)
+        if given.get("position_ids") is not None:
+            given["position_ids"] = given["position_ids"] + self.count
+        if self.gives_prefix:
+            give_prefix(self.attention, pairs.permute(1, 2, 0, 3, 4))
+            return given
+        return self._in_cache(backbone, given, pairs.permute(1, 2, 3, 0, 4))
+
+    def _in_cache(self, backbone: nn.Module, given: Arguments, pairs: torch.Tensor) -> Arguments:
+        """Return the arguments with a cache of keys and values (layers, 2, heads, count, width)."""
         mask, ids = given["attention_mask"], given["input_ids"]
         config: Any = backbone.config
         cache = given.get("past_key_values")
         cache = ReadOnlyCache(config=config) if cache is None else cache
-        pairs = self.encoded().to(next(backbone.parameters()).dtype)
-        pairs = pairs.view(self.count, self.layers, 2, self.heads, -1).permute(1, 2, 3, 0, 4)
         for number, (keys, values) in enumerate(pairs):
             rows = (len(ids), -1, -1, -1)
             DynamicCache.update(cache, keys.expand(rows), values.expand(rows), number)
         given["past_key_values"] = cache
         whole = self.extended(mask, 0)
-        if given.get("position_ids") is not None:
-            given["position_ids"] = given["position_ids"] + self.count
         if not self.is_causal:  # encoders take a mask as long as the text, unless it is complete
             hidden = (whole == 0)[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
             whole = torch.zeros_like(hidden, dtype=pairs.dtype).masked_fill(
