@@ -5,6 +5,7 @@ Without a GPU a step is called directly, and attention is computed with a mask.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from builders import (
 from language_builders import method_of, ready, recipe_of, write_pairs
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.registry import METHODS
+from peft_methods.models.attention_prefix import prefix_of
 from peft_methods.models.quantization import values_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import NO_LABEL
@@ -92,7 +94,7 @@ def assert_equal_trainings(
     assert packed.tokens == padded.tokens
 
 
-@pytest.mark.parametrize("name", mostly_slow(NAMES, "full", "lora", "qlora"))
+@pytest.mark.parametrize("name", mostly_slow(NAMES, "full", "lora", "qlora", "prefix_tuning"))
 def test_steps_are_those_of_padded_batches_with_every_method(
     name: str, tmp_path: Path, pairs: Path
 ) -> None:
@@ -147,6 +149,13 @@ def packed_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaGraphsTrainer, "packs_encoders", True)
 
 
+@pytest.mark.usefixtures("packed_encoders")
+def test_steps_of_encoders_with_a_prefix_are_those_of_padded_batches(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    train_with_both_engines(tiny_recipe, tmp_path, "p_tuning_v2")
+
+
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "albert", "xlm-roberta", "modernbert")
 
 
@@ -199,6 +208,37 @@ def test_decoder_never_accesses_the_host_while_it_is_captured(kind: str, tmp_pat
         found = packing.loss(TASK.loss)(model, tensors)
         torch.autograd.backward(found.total)
     assert int(found.count) == 17
+
+
+def test_prefix_never_accesses_the_host_and_leaves_nothing_in_the_attention(
+    tmp_path: Path, pairs: Path
+) -> None:
+    model = ready(recipe_of(make_decoder(tmp_path / "m"), pairs), "p_tuning_v2")[3].train()
+    _, batch = packed_batch("llama", tmp_path / "t")
+    packing, attention = PackedAttention(9), model.model.layers[0].self_attn
+    tensors = {name: one for name, one in batch.items() if isinstance(one, torch.Tensor)}
+    with packing.applied(model, "fp32"), RejectHostAccess():
+        torch.autograd.backward(packing.loss(TASK.loss)(model, tensors).total)
+        assert prefix_of(attention) is not None
+    assert prefix_of(attention) is None
+    assert all(bool(p.grad.any()) for p in model.parameters() if p.requires_grad)
+    copy.deepcopy(model)  # which tensors within a graph would forbid
+
+
+def test_attention_that_takes_no_prefix_is_refused_by_name(tmp_path: Path, pairs: Path) -> None:
+    made = ready(recipe_of(make_decoder(tmp_path / "m"), pairs, max_length=40), "p_tuning_v2")
+    made[3].config._attn_implementation = "eager"
+    with pytest.raises(EngineUnfit, match=r"its attention 'eager' takes no keys of a prefix"):
+        make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
+
+
+@pytest.mark.parametrize("name", ["prompt_tuning", "p_tuning"])
+def test_prompts_that_packed_rows_would_share_are_refused(
+    name: str, tmp_path: Path, pairs: Path
+) -> None:
+    made = ready(recipe_of(make_decoder(tmp_path / "m"), pairs, max_length=40), name)
+    with pytest.raises(EngineUnfit, match=r"an example sees the examples beside it"):
+        make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
 
 
 def test_batches_are_made_on_the_host_within_the_context_of_another_device(tmp_path: Path) -> None:

@@ -72,8 +72,9 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
 def _gradients_of_inputs(model: Any, layers: list[nn.Module]) -> Iterator[None]:
     """Context manager: make the layers' inputs require gradients if those of some layers do.
 
-    They do behind a layer that is trained, or that reads a trained prefix. The gradients of the token embeddings are computed in each step and never used. That costs 1 %
-    of LoRA's time on an H100. Without it, tracing a second time took a second per run.
+    They do behind a layer that is trained or that reads a trained prefix. The gradients of the
+    token embeddings are computed in each step and never used. That costs 1 % of LoRA's time on an
+    H100. Without it, tracing a second time took a second per run.
     """
     trained = (parameter.requires_grad for layer in layers for parameter in layer.parameters())
     if not any(trained) and (not layers or prefix_giver(model) is None):

@@ -167,7 +167,7 @@ def _masked(kind: str) -> Callable[..., Any]:
         raise NotImplementedError(f"its attention {kind!r} takes no keys of a prefix")
     attend = known[kind]
 
-    def attention_with_prefix(  # noqa: PLR0917  # transformers passes them by position
+    def attention_with_prefix(  # transformers passes them by position
         module: nn.Module,
         query: torch.Tensor,
         key: torch.Tensor,

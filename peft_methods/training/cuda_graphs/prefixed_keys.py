@@ -35,5 +35,5 @@ def with_prefix(own: torch.Tensor, prefix: torch.Tensor, rows: torch.Tensor) -> 
     `rows` is what `key_rows` returns.
     """
     sequences = (rows.shape[0] - own.shape[0]) // prefix.shape[0]
-    given = torch.cat((prefix.to(own.dtype).repeat(sequences, 1, 1), own))
+    given = torch.cat((prefix.repeat(sequences, 1, 1).to(own.dtype), own))
     return torch.empty_like(given).index_copy(0, rows, given)
