@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 from attention_builders import attention_of_sequences, flash_attention_on_a_cpu
-from training.test_packed_steps import assert_equal_trainings
 
 from builders import (
     DECODER,
@@ -21,7 +20,7 @@ from builders import (
     train_with_both_engines,
     words_tokenizer,
 )
-from language_builders import write_pairs
+from language_builders import assert_equal_trainings, write_pairs
 from peft_methods.training.cuda_graphs import attention, loop, packed_attention
 from peft_methods.training.cuda_graphs.attention import flash_attention
 from peft_methods.training.cuda_graphs.prefixed_keys import key_borders, key_rows, with_prefix

@@ -18,9 +18,7 @@ from builders import (
     DECODER,
     DECODERS,
     UNLIKE,
-    Recorder,
     RejectHostAccess,
-    StepLog,
     make_decoder,
     make_model,
     make_number_data,
@@ -28,14 +26,11 @@ from builders import (
     mostly_slow,
     run_here,
     train_with_both_engines,
-    training_job,
-    without_dropout,
 )
-from language_builders import method_of, ready, recipe_of, write_pairs
+from language_builders import assert_equal_trainings, method_of, ready, recipe_of, write_pairs
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.registry import METHODS
 from peft_methods.models.attention_prefix import prefix_of
-from peft_methods.models.quantization import values_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import NO_LABEL
 from peft_methods.tasks.registry import TASKS
@@ -44,7 +39,6 @@ from peft_methods.training.cuda_graphs.frozen_cast import half_frozen
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator
-from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import EngineUnfit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
@@ -65,33 +59,6 @@ def made_decoder(folder: Path, kind: str) -> Path:
         config["dropout"] = 0.0
         (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return model
-
-
-def trained(
-    kind: type[loop.RunTrainer], model: Path, data: Path, folder: Path, name: str, **changes: Any
-) -> tuple[StepLog, Any, torch.Tensor]:
-    """Train without dropout. Return the log of the steps, the result and the weights."""
-    folder.mkdir(parents=True)
-    log = StepLog(kind)
-    made = ready(recipe_of(model, data, name, **changes), name)
-    without_dropout(made[3])
-    result = loop.train(training_job(made, folder), Recorder(), trainer_class=log.kind)
-    return log, result, torch.cat([values_of(p).flatten() for p in made[3].parameters()])
-
-
-def assert_equal_trainings(
-    model: Path, data: Path, folder: Path, name: str, **changes: Any
-) -> None:
-    one, padded, expected = trained(loop.RunTrainer, model, data, folder / "a", name, **changes)
-    other, packed, found = trained(CudaGraphsTrainer, model, data, folder / "b", name, **changes)
-    assert len(one.losses) >= 10
-    assert other.losses == pytest.approx(one.losses, rel=1e-5)
-    assert other.norms == pytest.approx(one.norms, rel=1e-3, abs=1e-6)
-    assert torch.allclose(found, expected, atol=2e-4)
-    for epoch, padded_epoch in zip(packed.epochs, padded.epochs, strict=True):
-        assert epoch.train_loss == pytest.approx(padded_epoch.train_loss, rel=1e-5)
-        assert epoch.validation_loss == pytest.approx(padded_epoch.validation_loss, rel=1e-5)
-    assert packed.tokens == padded.tokens
 
 
 @pytest.mark.parametrize("name", mostly_slow(NAMES, "full", "lora", "qlora", "prefix_tuning"))
