@@ -101,7 +101,17 @@ def assert_equal(model: Path, data: Path, folder: Path, name: str, **changes: An
     assert packed[1] == pytest.approx(padded[1], rel=6e-2 if half else 2e-3)
 
 
-METHODS = ["full", "lora", "qlora", "dora", "ia3", "adapter", "prefix_tuning", "p_tuning_v2"]
+METHODS = [
+    "full",
+    "lora",
+    "qlora",
+    "dora",
+    "ia3",
+    "adapter",
+    "prefix_tuning",
+    "p_tuning_v2",
+    "prompt_tuning",
+]
 
 
 @pytest.mark.parametrize("name", METHODS)

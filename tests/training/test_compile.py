@@ -141,7 +141,7 @@ def test_code_compiled_for_extreme_lengths_serves_lengths_between(tiny_recipe: P
     [
         (packed_for_all_sizes, "lora"),
         (packed_for_all_sizes, "qlora"),
-        (packed_for_all_sizes, "prefix_tuning"),
+        (packed_with_the_kernel, "prompt_tuning"),
         (packed_with_the_kernel, "prefix_tuning"),
     ],
 )

@@ -30,7 +30,7 @@ from builders import (
 from language_builders import assert_equal_trainings, method_of, ready, recipe_of, write_pairs
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.registry import METHODS
-from peft_methods.models.attention_prefix import prefix_of
+from peft_methods.models.packed_virtual_tokens import prefix_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import NO_LABEL
 from peft_methods.tasks.registry import TASKS
@@ -61,7 +61,9 @@ def made_decoder(folder: Path, kind: str) -> Path:
     return model
 
 
-@pytest.mark.parametrize("name", mostly_slow(NAMES, "full", "lora", "qlora", "prefix_tuning"))
+@pytest.mark.parametrize(
+    "name", mostly_slow(NAMES, "full", "lora", "qlora", "prefix_tuning", "p_tuning")
+)
 def test_steps_are_those_of_padded_batches_with_every_method(
     name: str, tmp_path: Path, pairs: Path
 ) -> None:
@@ -117,10 +119,12 @@ def packed_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("packed_encoders")
-def test_steps_of_encoders_with_a_prefix_are_those_of_padded_batches(
-    tiny_recipe: Path, tmp_path: Path
+@pytest.mark.parametrize("name", ["p_tuning_v2", "prompt_tuning"])
+def test_steps_of_encoders_with_virtual_tokens_are_those_of_padded_batches(
+    name: str, tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    train_with_both_engines(tiny_recipe, tmp_path, "p_tuning_v2")
+    """A prompt behind the first token of an encoder is trained in padded rows."""
+    train_with_both_engines(tiny_recipe, tmp_path, name)
 
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "albert", "xlm-roberta", "modernbert")
@@ -177,17 +181,18 @@ def test_decoder_never_accesses_the_host_while_it_is_captured(kind: str, tmp_pat
     assert int(found.count) == 17
 
 
-def test_prefix_never_accesses_the_host_and_leaves_nothing_in_the_attention(
-    tmp_path: Path, pairs: Path
+@pytest.mark.parametrize("name", ["p_tuning_v2", "prompt_tuning"])
+def test_virtual_tokens_never_access_the_host_and_leave_nothing_behind(
+    name: str, tmp_path: Path, pairs: Path
 ) -> None:
-    model = ready(recipe_of(make_decoder(tmp_path / "m"), pairs), "p_tuning_v2")[3].train()
+    model = ready(recipe_of(make_decoder(tmp_path / "m"), pairs), name)[3].train()
     _, batch = packed_batch("llama", tmp_path / "t")
     packing, attention = PackedAttention(9), model.model.layers[0].self_attn
     tensors = {name: one for name, one in batch.items() if isinstance(one, torch.Tensor)}
     with packing.applied(model, "fp32"), RejectHostAccess():
         torch.autograd.backward(packing.loss(TASK.loss)(model, tensors).total)
-        assert prefix_of(attention) is not None
-    assert prefix_of(attention) is None
+        assert (prefix_of(attention) is not None) == (name == "p_tuning_v2")
+    assert prefix_of(attention) is model.model.virtual_tokens.borders is None
     assert all(bool(p.grad.any()) for p in model.parameters() if p.requires_grad)
     copy.deepcopy(model)  # which tensors within a graph would forbid
 
@@ -196,15 +201,6 @@ def test_attention_that_takes_no_prefix_is_refused_by_name(tmp_path: Path, pairs
     made = ready(recipe_of(make_decoder(tmp_path / "m"), pairs, max_length=40), "p_tuning_v2")
     made[3].config._attn_implementation = "eager"
     with pytest.raises(EngineUnfit, match=r"its attention 'eager' takes no keys of a prefix"):
-        make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
-
-
-@pytest.mark.parametrize("name", ["prompt_tuning", "p_tuning"])
-def test_prompts_that_packed_rows_would_share_are_refused(
-    name: str, tmp_path: Path, pairs: Path
-) -> None:
-    made = ready(recipe_of(make_decoder(tmp_path / "m"), pairs, max_length=40), name)
-    with pytest.raises(EngineUnfit, match=r"an example sees the examples beside it"):
         make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
 
 

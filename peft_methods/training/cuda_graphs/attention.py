@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.models.packed_prefix import all_rows, borders_with, with_prefix
 from peft_methods.models.projection import transformers_model
 from peft_methods.training.cuda_graphs.compat import mask_function
-from peft_methods.training.cuda_graphs.prefixed_keys import key_borders, key_rows, with_prefix
 from peft_methods.training.precision import HALF
 
 PACKED, MASKED = "peft_methods_packed", "peft_methods_masked"
@@ -105,9 +105,9 @@ def flash_attention(
     of_keys, longest_keys = borders, longest
     if prefix is not None:
         count = prefix.shape[1]
-        places = key_rows(borders, rows * tokens, count)
+        places = all_rows(borders, rows * tokens, count)
         k, v = (with_prefix(x, own, places) for x, own in zip((k, v), prefix, strict=True))
-        of_keys, longest_keys = key_borders(borders, count), longest + count
+        of_keys, longest_keys = borders_with(borders, count), longest + count
     reach = None if window is None else window - 1
     mixed = torch.ops.aten._flash_attention_forward(
         q,

@@ -10,8 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from peft_methods.models.attention_prefix import prefix_in_attention, prefix_of
 from peft_methods.models.attention_registry import registered
+from peft_methods.models.packed_prefix import borders_with
+from peft_methods.models.packed_virtual_tokens import (
+    PackedTokens,
+    packed_virtual_tokens,
+    prefix_of,
+)
 from peft_methods.models.projection import transformers_model
 from peft_methods.tasks.base import Batch, LossSum
 from peft_methods.tasks.collate import BORDERS
@@ -37,6 +42,7 @@ class PackedAttention:
     def __init__(self, longest: int) -> None:
         self._longest = -(-longest // BLOCK) * BLOCK
         self._borders: torch.Tensor | None = None
+        self._virtual: PackedTokens | None = None
 
     def loss(
         self, of_task: Callable[[nn.Module, Batch], LossSum]
@@ -45,9 +51,22 @@ class PackedAttention:
 
         def packed(model: nn.Module, batch: Batch) -> LossSum:
             self._borders = batch[BORDERS]
+            if self._virtual is not None:
+                self._virtual.borders = batch[BORDERS]
+                self._borders = borders_with(batch[BORDERS], self._in_rows)
             return of_task(model, batch)
 
         return packed
+
+    @property
+    def _in_rows(self) -> int:
+        """The number of virtual tokens in the row before each sequence."""
+        return self._virtual.count if self._virtual and self._virtual.are_in_rows else 0
+
+    @property
+    def _in_keys(self) -> int:
+        """The number of virtual tokens that have keys and values alone."""
+        return self._virtual.count - self._in_rows if self._virtual else 0
 
     @contextmanager
     def applied(self, model: nn.Module, precision: str) -> Iterator[None]:
@@ -55,23 +74,25 @@ class PackedAttention:
 
         The flash attention kernel is used where it computes what the config asks for: it knows
         windows, dropout and shared heads of keys, and no cap of scores. Else the model keeps its
-        attention, and has a mask of tokens times tokens. Keys and values that a method puts before
-        a text are before each sequence.
+        attention, and has a mask of tokens times tokens. Virtual tokens of a method are before each
+        sequence.
         """
         base = transformers_model(model)
         kind = base.config._attn_implementation
         device: AbstractContextManager[Any] = next(model.parameters()).device
         own: AbstractContextManager[None]
-        with prefix_in_attention(model) as count:
+        with packed_virtual_tokens(model) as self._virtual:
             if has_kernel(model, precision):
-                own = _used(base, _kernel(self._longest), lambda *_, **__: self._borders)
+                kernel = _kernel(self._longest + self._in_rows)
+                own = _used(base, kernel, lambda *_, **__: self._borders)
                 device = nullcontext()
-            elif count > 0:
-                own = _used(base, _masked(kind), self._mask_for(kind, count))
+            elif self._in_keys > 0:
+                own = _used(base, _masked(kind), self._mask_for(kind, self._in_keys))
             else:
                 own = mask_function(kind, self._mask_for(kind))
             with own, device:
                 yield
+        self._virtual = None
 
     def _mask_for(self, kind: str, count: int = 0) -> Callable[..., torch.Tensor]:
         """Return what makes masks for this attention: transformers', within sequences.
