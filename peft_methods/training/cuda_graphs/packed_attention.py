@@ -92,7 +92,6 @@ class PackedAttention:
                 own = mask_function(kind, self._mask_for(kind))
             with own, device:
                 yield
-        self._virtual = None
 
     def _mask_for(self, kind: str, count: int = 0) -> Callable[..., torch.Tensor]:
         """Return what makes masks for this attention: transformers', within sequences.
