@@ -30,6 +30,8 @@ CASES = [
     (LLAMA, "qlora", 8, 12, 2, BOTH),
     (LLAMA, "ia3", 8, 12, 2, BOTH),
     (LLAMA, "adapter", 8, 12, 2, BOTH),
+    (LLAMA, "dora", 8, 12, 2, BOTH),
+    (LLAMA, "prefix_tuning", 8, 12, 2, BOTH),
     (SMOLLM, "lora", 8, 12, 2, BOTH),
     (SMOLLM, "lora", 32, 8, 2, BOTH),
     (SMOLLM, "full", 8, 12, 2, BOTH),

@@ -139,16 +139,12 @@ LACKING = frozenset(name for name in METHODS if getattr(METHODS[name], "lacks_pa
 
 
 # Methods whose trainings of a decoder are not compared step by step: they train only the head, need
-# other data, draw random numbers for each token, or refuse packed rows, which would share a prompt.
+# other data, or draw random numbers for each token.
 UNLIKE = (
     "head_only",
     "linear_probe",
     "adapter_fusion",
     "pvera",
-    "prompt_tuning",
-    "p_tuning",
-    "prefix_tuning",
-    "p_tuning_v2",
 )
 
 

@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers
 
-from builders import DECODERS
+from builders import DECODERS, Recorder, StepLog, training_job, without_dropout
 from peft_methods.data import splits, tokenize
 from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
+from peft_methods.models.quantization import values_of
 from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
 from peft_methods.runs import pipeline, run_paths
 from peft_methods.runs.apply_context import context_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.decoding.greedy import Prompt
 from peft_methods.tasks.registry import TASKS, with_task
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
+from peft_methods.training.trainer import loop
 
 TASK = TASKS["causal_lm"]
 WORDS = ("good", "bad", "fine", "poor")
@@ -92,6 +96,34 @@ def run_and_save(recipe: Recipe, name: str, folder: Path) -> tuple[Any, Any, Pat
     record, predictions = pipeline.execute(run, paths, lambda news: None, threads=1)
     assert record.status == "ok", record.message
     return record, predictions, saved
+
+
+def _trained(
+    kind: type[loop.RunTrainer], model: Path, data: Path, folder: Path, name: str, **changes: Any
+) -> tuple[StepLog, Any, torch.Tensor]:
+    """Train without dropout. Return the log of the steps, the result and the weights."""
+    folder.mkdir(parents=True)
+    log = StepLog(kind)
+    made = ready(recipe_of(model, data, name, **changes), name)
+    without_dropout(made[3])
+    result = loop.train(training_job(made, folder), Recorder(), trainer_class=log.kind)
+    return log, result, torch.cat([values_of(p).flatten() for p in made[3].parameters()])
+
+
+def assert_equal_trainings(
+    model: Path, data: Path, folder: Path, name: str, **changes: Any
+) -> None:
+    """Check that packed steps of the cuda_graphs engine are the padded ones of the Trainer."""
+    one, padded, expected = _trained(loop.RunTrainer, model, data, folder / "a", name, **changes)
+    other, packed, found = _trained(CudaGraphsTrainer, model, data, folder / "b", name, **changes)
+    assert len(one.losses) >= 10
+    assert other.losses == pytest.approx(one.losses, rel=1e-5)
+    assert other.norms == pytest.approx(one.norms, rel=1e-3, abs=1e-6)
+    assert torch.allclose(found, expected, atol=2e-4)
+    for epoch, padded_epoch in zip(packed.epochs, padded.epochs, strict=True):
+        assert epoch.train_loss == pytest.approx(padded_epoch.train_loss, rel=1e-5)
+        assert epoch.validation_loss == pytest.approx(padded_epoch.validation_loss, rel=1e-5)
+    assert packed.tokens == padded.tokens
 
 
 def vivid(model: Any, seed: int = 0) -> Any:

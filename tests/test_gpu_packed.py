@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from attention_builders import flash_attention_on_a_cpu
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from builders import (
@@ -21,7 +22,7 @@ from builders import (
 )
 from builders import make_decoder as make_tiny
 from language_builders import ready, recipe_of, write_pairs
-from peft_methods.training.cuda_graphs import token_buckets
+from peft_methods.training.cuda_graphs import attention, token_buckets
 from peft_methods.training.cuda_graphs.attention import flash_attention
 from peft_methods.training.cuda_graphs.four_bit import nf4_weights
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
@@ -100,7 +101,20 @@ def assert_equal(model: Path, data: Path, folder: Path, name: str, **changes: An
     assert packed[1] == pytest.approx(padded[1], rel=6e-2 if half else 2e-3)
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "qlora", "ia3", "adapter"])
+METHODS = [
+    "full",
+    "lora",
+    "qlora",
+    "dora",
+    "ia3",
+    "adapter",
+    "prefix_tuning",
+    "p_tuning_v2",
+    "prompt_tuning",
+]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_captured_steps_are_those_of_padded_batches_with_every_method(
     name: str, tmp_path: Path, pairs: Path
 ) -> None:
@@ -132,6 +146,43 @@ def test_captured_steps_are_those_of_padded_batches_with_every_budget(
     changes: dict[str, Any], tmp_path: Path, pairs: Path
 ) -> None:
     assert_equal(made(tmp_path / "m", "smollm"), pairs, tmp_path, "full", **changes)
+
+
+def test_captured_steps_with_a_prefix_accumulate_and_compute_layers_again(
+    tmp_path: Path, pairs: Path
+) -> None:
+    settings = {"gradient_accumulation": 2, "gradient_checkpointing": True, "batch_size": 4}
+    model = made(tmp_path / "m", "smollm")
+    assert_equal(model, pairs, tmp_path, "prefix_tuning", precision="bf16", **settings)
+
+
+@pytest.mark.parametrize("window", [None, 48])
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_the_kernel_has_a_prefix_before_each_sequence(
+    is_causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compare both passes with a CPU's; gradients of keys and values are the same each time."""
+    torch.manual_seed(0)
+    ends, count = (0, 5, 70, 71, 200, 200, 200), 20  # two sequences are empty
+    shapes = [(1, 6, 200, 64), (1, 2, 200, 64), (1, 2, 200, 64), (2, count, 2, 64)]
+    given = [torch.randn(shape).bfloat16().float().requires_grad_() for shape in shapes]
+    weights = torch.randn(1, 200, 6, 64).bfloat16().float()
+    options: dict[str, Any] = {"is_causal": is_causal, "window": window}
+
+    def passes(device: str, dtype: torch.dtype) -> list[torch.Tensor]:
+        query, key, value, prefix = (one.to(device, dtype) for one in given)
+        borders = torch.tensor(ends, device=device, dtype=torch.int32)
+        found, _ = flash_attention(query, key, value, borders, 256, prefix=prefix, **options)
+        total = (found * weights.to(device, dtype)).sum()
+        return [found.detach().float().cpu(), *torch.autograd.grad(total, given)]
+
+    first, again = passes("cuda", torch.bfloat16), passes("cuda", torch.bfloat16)
+    monkeypatch.setattr(attention, "HALF", {"fp32": torch.float32})
+    with flash_attention_on_a_cpu():
+        wanted = passes("cpu", torch.float32)
+    for one, other, expected in zip(first, again, wanted, strict=True):
+        assert (one - expected).norm() < 2e-2 * expected.norm()
+        assert torch.equal(one, other) or one is first[1]  # that of queries is summed in any order
 
 
 def test_the_kernel_keeps_sequences_apart_and_knows_windows() -> None:

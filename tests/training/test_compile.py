@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from attention_builders import flash_attention_on_a_cpu
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy
 
@@ -18,7 +20,7 @@ from language_builders import ready, recipe_of, write_pairs
 from peft_methods.tasks.collate import Collator
 from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.collate import BucketCollator
-from peft_methods.training.cuda_graphs import attention, compile
+from peft_methods.training.cuda_graphs import attention, compile, loop, packed_attention
 from peft_methods.training.cuda_graphs.attention import capturable_attention
 from peft_methods.training.cuda_graphs.compile import compiled, compiled_graph_counts
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
@@ -74,6 +76,15 @@ def warmed_up_for_all_lengths(recipe_path: Path) -> None:
     replays_all_buckets(graphs, model)
 
 
+def packed_with_the_kernel(folder: Path, name: str) -> None:
+    """Do the same with torch's operators of flash attention, which are computed on a CPU here."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    for module in (loop, packed_attention):
+        module.has_kernel = lambda *_: True
+    with flash_attention_on_a_cpu():
+        packed_for_all_sizes(folder, name)
+
+
 def packed_for_all_sizes(folder: Path, name: str) -> None:
     """Train a decoder; its buckets differ in tokens, in learnt places and in sequences."""
     model, data = make_decoder(folder / "model"), write_pairs(folder / "data")
@@ -95,7 +106,7 @@ def packed_for_all_sizes(folder: Path, name: str) -> None:
     )
     replays_all_buckets(graphs, trainer.model)
     found = compiled_graph_counts()
-    if name == "lora":
+    if name != "qlora":
         assert sum(found.values()) == 3, "two of the layers, one of the losses"
 
 
@@ -125,12 +136,20 @@ def test_code_compiled_for_extreme_lengths_serves_lengths_between(tiny_recipe: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora", "qlora"])
+@pytest.mark.parametrize(
+    ("train", "name"),
+    [
+        (packed_for_all_sizes, "lora"),
+        (packed_for_all_sizes, "qlora"),
+        (packed_with_the_kernel, "prompt_tuning"),
+        (packed_with_the_kernel, "prefix_tuning"),
+    ],
+)
 def test_code_compiled_for_extreme_packed_batches_serves_those_between(
-    name: str, tmp_path: Path
+    train: Callable[[Path, str], None], name: str, tmp_path: Path
 ) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        fresh.submit(packed_for_all_sizes, tmp_path, name).result()
+        fresh.submit(train, tmp_path, name).result()
 
 
 def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ Without a GPU a step is called directly, and attention is computed with a mask.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,7 @@ from builders import (
     DECODER,
     DECODERS,
     UNLIKE,
-    Recorder,
     RejectHostAccess,
-    StepLog,
     make_decoder,
     make_model,
     make_number_data,
@@ -27,13 +26,11 @@ from builders import (
     mostly_slow,
     run_here,
     train_with_both_engines,
-    training_job,
-    without_dropout,
 )
-from language_builders import method_of, ready, recipe_of, write_pairs
+from language_builders import assert_equal_trainings, method_of, ready, recipe_of, write_pairs
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.registry import METHODS
-from peft_methods.models.quantization import values_of
+from peft_methods.models.packed_virtual_tokens import prefix_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import NO_LABEL
 from peft_methods.tasks.registry import TASKS
@@ -42,7 +39,6 @@ from peft_methods.training.cuda_graphs.frozen_cast import half_frozen
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator
-from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import EngineUnfit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
@@ -65,34 +61,9 @@ def made_decoder(folder: Path, kind: str) -> Path:
     return model
 
 
-def trained(
-    kind: type[loop.RunTrainer], model: Path, data: Path, folder: Path, name: str, **changes: Any
-) -> tuple[StepLog, Any, torch.Tensor]:
-    """Train without dropout. Return the log of the steps, the result and the weights."""
-    folder.mkdir(parents=True)
-    log = StepLog(kind)
-    made = ready(recipe_of(model, data, name, **changes), name)
-    without_dropout(made[3])
-    result = loop.train(training_job(made, folder), Recorder(), trainer_class=log.kind)
-    return log, result, torch.cat([values_of(p).flatten() for p in made[3].parameters()])
-
-
-def assert_equal_trainings(
-    model: Path, data: Path, folder: Path, name: str, **changes: Any
-) -> None:
-    one, padded, expected = trained(loop.RunTrainer, model, data, folder / "a", name, **changes)
-    other, packed, found = trained(CudaGraphsTrainer, model, data, folder / "b", name, **changes)
-    assert len(one.losses) >= 10
-    assert other.losses == pytest.approx(one.losses, rel=1e-5)
-    assert other.norms == pytest.approx(one.norms, rel=1e-3, abs=1e-6)
-    assert torch.allclose(found, expected, atol=2e-4)
-    for epoch, padded_epoch in zip(packed.epochs, padded.epochs, strict=True):
-        assert epoch.train_loss == pytest.approx(padded_epoch.train_loss, rel=1e-5)
-        assert epoch.validation_loss == pytest.approx(padded_epoch.validation_loss, rel=1e-5)
-    assert packed.tokens == padded.tokens
-
-
-@pytest.mark.parametrize("name", mostly_slow(NAMES, "full", "lora", "qlora"))
+@pytest.mark.parametrize(
+    "name", mostly_slow(NAMES, "full", "lora", "qlora", "prefix_tuning", "p_tuning")
+)
 def test_steps_are_those_of_padded_batches_with_every_method(
     name: str, tmp_path: Path, pairs: Path
 ) -> None:
@@ -147,6 +118,15 @@ def packed_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaGraphsTrainer, "packs_encoders", True)
 
 
+@pytest.mark.usefixtures("packed_encoders")
+@pytest.mark.parametrize("name", ["p_tuning_v2", "prompt_tuning"])
+def test_steps_of_encoders_with_virtual_tokens_are_those_of_padded_batches(
+    name: str, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """A prompt behind the first token of an encoder is trained in padded rows."""
+    train_with_both_engines(tiny_recipe, tmp_path, name)
+
+
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "albert", "xlm-roberta", "modernbert")
 
 
@@ -199,6 +179,29 @@ def test_decoder_never_accesses_the_host_while_it_is_captured(kind: str, tmp_pat
         found = packing.loss(TASK.loss)(model, tensors)
         torch.autograd.backward(found.total)
     assert int(found.count) == 17
+
+
+@pytest.mark.parametrize("name", ["p_tuning_v2", "prompt_tuning"])
+def test_virtual_tokens_never_access_the_host_and_leave_nothing_behind(
+    name: str, tmp_path: Path, pairs: Path
+) -> None:
+    model = ready(recipe_of(make_decoder(tmp_path / "m"), pairs), name)[3].train()
+    _, batch = packed_batch("llama", tmp_path / "t")
+    packing, attention = PackedAttention(9), model.model.layers[0].self_attn
+    tensors = {name: one for name, one in batch.items() if isinstance(one, torch.Tensor)}
+    with packing.applied(model, "fp32"), RejectHostAccess():
+        torch.autograd.backward(packing.loss(TASK.loss)(model, tensors).total)
+        assert (prefix_of(attention) is not None) == (name == "p_tuning_v2")
+    assert prefix_of(attention) is model.model.virtual_tokens.borders is None
+    assert all(bool(p.grad.any()) for p in model.parameters() if p.requires_grad)
+    copy.deepcopy(model)  # which tensors within a graph would forbid
+
+
+def test_attention_that_takes_no_prefix_is_refused_by_name(tmp_path: Path, pairs: Path) -> None:
+    made = ready(recipe_of(make_decoder(tmp_path / "m"), pairs, max_length=40), "p_tuning_v2")
+    made[3].config._attn_implementation = "eager"
+    with pytest.raises(EngineUnfit, match=r"its attention 'eager' takes no keys of a prefix"):
+        make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
 
 
 def test_batches_are_made_on_the_host_within_the_context_of_another_device(tmp_path: Path) -> None:

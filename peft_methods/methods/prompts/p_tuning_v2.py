@@ -70,7 +70,7 @@ class PTuningV2(Method):
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Freeze the model and attach the prefix. Raises `ModelError` for sliding windows."""
-        from peft_methods.methods.prompts.virtual_tokens import Prefix, reader_of
+        from peft_methods.methods.prompts.virtual_tokens import Prefix, attention_of, reader_of
 
         freeze_all_but(model, context.head)
         architecture = context.architecture
@@ -81,7 +81,8 @@ class PTuningV2(Method):
             raise ModelError(f"{self.title} {_windows(architecture.model_type)}")
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         encoded = self.encoded(architecture)
-        Prefix(encoded, architecture.layers, heads, is_causal=is_decoder).attach(reader)
+        attention = attention_of(model, architecture.parts)
+        Prefix(encoded, attention, heads, is_causal=is_decoder).attach(reader)
         return model.to(next(model.parameters()).device)
 
     def encoded(self, architecture: Architecture) -> Encoded:

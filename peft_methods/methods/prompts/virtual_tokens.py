@@ -7,7 +7,7 @@ text alone: their number, places and padding are as without a prompt.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from torch import nn
 from transformers import DynamicCache
 
 from peft_methods.models.layer_parts import ModuleMap
+from peft_methods.models.packed_prefix import all_rows, token_rows, with_prefix
+from peft_methods.models.packed_virtual_tokens import give_prefix
 
 Arguments = dict[str, Any]
 
@@ -43,14 +45,26 @@ def reader_of(model: Any, parts: ModuleMap, *, is_decoder: bool) -> Any:
     return backbone.get_submodule(inner)
 
 
+def attention_of(model: Any, parts: ModuleMap) -> list[nn.Module]:
+    """Return the module of each layer that computes its attention: the one with its keys."""
+    layers = getattr(model, str(model.base_model_prefix)).get_submodule(parts.layers)
+    return [layer.get_submodule(parts.key.rpartition(".")[0]) for layer in layers]
+
+
 class VirtualTokens(nn.Module):
-    """What is common to both: `attach` makes a model read the virtual tokens of `encoded`."""
+    """What is common to both: `attach` makes a model read the virtual tokens of `encoded`.
+
+    Rows of several texts have `borders`, as `models/packed_virtual_tokens.py` describes.
+    """
 
     adds_tokens = True  # decoding in slots knows the tokens of the text alone
+    are_in_rows = True
+    attention: tuple[nn.Module, ...] = ()
 
     def __init__(self, encoded: Encoded) -> None:
         super().__init__()
         self.encoded = encoded
+        self.borders: torch.Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -113,6 +127,8 @@ class Prompt(VirtualTokens):
         """Embed the text, and insert the prompt."""
         embed: Any = backbone.get_input_embeddings()  # type: ignore[operator]
         texts, place = embed(given.pop("input_ids")), self.place
+        if self.borders is not None:
+            return self._before_each(given, texts)
         prompt = self.encoded().to(texts.dtype).expand(len(texts), -1, -1)
         embeds = torch.cat((texts[:, :place], prompt, texts[:, place:]), dim=1)
         given["attention_mask"] = self.extended(given["attention_mask"], place)
@@ -123,12 +139,31 @@ class Prompt(VirtualTokens):
             given["position_ids"] = torch.cat((own, positions + self.count), dim=1)
         return {**given, "inputs_embeds": embeds}
 
+    def _before_each(self, given: Arguments, texts: torch.Tensor) -> Arguments:
+        """Insert the prompt before each text of a row (1, tokens, width)."""
+        if self.place > 0:
+            raise NotImplementedError("packed texts have no prompt behind their first token")
+        assert self.borders is not None
+        rows = all_rows(self.borders, texts.shape[1], self.count)
+        # not a view: for one the first layer would be compiled apart from the others
+        embeds = with_prefix(texts[0], self.encoded(), rows)[None].clone()
+        own = torch.arange(self.count, device=rows.device)
+        positions = with_prefix(given["position_ids"][0] + self.count, own, rows)[None]
+        mask = given["attention_mask"].new_ones(embeds.shape[:2])
+        changed = {"attention_mask": mask, "position_ids": positions, "inputs_embeds": embeds}
+        return {**given, **changed}
+
     def after(
         self, backbone: nn.Module, values: tuple[Any, ...], named: Mapping[str, Any], output: Any
     ) -> Any:
         """Leave out the states of the prompt."""
         if named.get("inputs_embeds") is not None:
             states, end = output["last_hidden_state"], self.place + self.count
+            if self.borders is not None:
+                tokens = states.shape[1] - self.count * (len(self.borders) - 1)
+                rows = token_rows(self.borders, tokens, self.count)
+                output["last_hidden_state"] = states.index_select(1, rows)
+                return output
             output["last_hidden_state"] = torch.cat(
                 (states[:, : self.place], states[:, end:]), dim=1
             )
@@ -158,27 +193,42 @@ class ReadOnlyCache(DynamicCache):
 
 
 class Prefix(VirtualTokens):
-    """Keys and values in each layer: `encoded` has (count, layers * 2 * heads * width)."""
+    """Keys and values in each layer: `encoded` has (count, layers * 2 * heads * width).
 
-    def __init__(self, encoded: Encoded, layers: int, heads: int, *, is_causal: bool) -> None:
+    `attention` has the modules that compute each layer's attention. They read the prefix from a
+    cache, or are given it.
+    """
+
+    are_in_rows = False
+
+    def __init__(
+        self, encoded: Encoded, attention: Sequence[nn.Module], heads: int, *, is_causal: bool
+    ) -> None:
         super().__init__(encoded)
-        self.layers, self.heads, self.is_causal = layers, heads, is_causal
+        self.attention, self.heads, self.is_causal = tuple(attention), heads, is_causal
 
     def first(self, backbone: nn.Module, given: Arguments) -> Arguments:
-        """Begin the cache with the prefix."""
+        """Begin the cache with the prefix, or give it to the attention."""
+        pairs = self.encoded().to(next(backbone.parameters()).dtype)
+        pairs = pairs.view(self.count, len(self.attention), 2, self.heads, -1)
+        if given.get("position_ids") is not None:
+            given["position_ids"] = given["position_ids"] + self.count
+        if self.borders is not None:
+            give_prefix(self.attention, pairs.permute(1, 2, 0, 3, 4))
+            return given
+        return self._in_cache(backbone, given, pairs.permute(1, 2, 3, 0, 4))
+
+    def _in_cache(self, backbone: nn.Module, given: Arguments, pairs: torch.Tensor) -> Arguments:
+        """Return the arguments with a cache of keys and values (layers, 2, heads, count, width)."""
         mask, ids = given["attention_mask"], given["input_ids"]
         config: Any = backbone.config
         cache = given.get("past_key_values")
         cache = ReadOnlyCache(config=config) if cache is None else cache
-        pairs = self.encoded().to(next(backbone.parameters()).dtype)
-        pairs = pairs.view(self.count, self.layers, 2, self.heads, -1).permute(1, 2, 3, 0, 4)
         for number, (keys, values) in enumerate(pairs):
             rows = (len(ids), -1, -1, -1)
             DynamicCache.update(cache, keys.expand(rows), values.expand(rows), number)
         given["past_key_values"] = cache
         whole = self.extended(mask, 0)
-        if given.get("position_ids") is not None:
-            given["position_ids"] = given["position_ids"] + self.count
         if not self.is_causal:  # encoders take a mask as long as the text, unless it is complete
             hidden = (whole == 0)[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
             whole = torch.zeros_like(hidden, dtype=pairs.dtype).masked_fill(

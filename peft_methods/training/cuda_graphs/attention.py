@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.models.packed_prefix import all_rows, borders_with, with_prefix
 from peft_methods.models.projection import transformers_model
 from peft_methods.training.cuda_graphs.compat import mask_function
 from peft_methods.training.precision import HALF
@@ -85,12 +86,15 @@ def flash_attention(
     window: int | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    prefix: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, None]:
     """Attend within sequences of at most `longest` tokens, between these borders of all tokens.
 
     (rows, heads, tokens, size) -> (rows, tokens, heads, size). Keys and values may have fewer heads
     than queries. A token sees at most `window` tokens: itself and those before it, or also as many
-    after it if attention is not causal.
+    after it if attention is not causal. `prefix` has keys and values (2, count, heads, size) that
+    come before those of each sequence: the kernel aligns the ends of queries and keys, so a token
+    still sees those before it.
     """
     rows, heads, tokens, size = query.shape
     dtype = query.dtype if query.dtype in HALF.values() else torch.get_autocast_dtype("cuda")
@@ -98,15 +102,21 @@ def flash_attention(
         x.transpose(1, 2).reshape(rows * tokens, x.shape[1], size).to(dtype)
         for x in (query, key, value)
     )
+    of_keys, longest_keys = borders, longest
+    if prefix is not None:
+        count = prefix.shape[1]
+        places = all_rows(borders, rows * tokens, count)
+        k, v = (with_prefix(x, own, places) for x, own in zip((k, v), prefix, strict=True))
+        of_keys, longest_keys = borders_with(borders, count), longest + count
     reach = None if window is None else window - 1
     mixed = torch.ops.aten._flash_attention_forward(
         q,
         k,
         v,
         borders,
-        borders,
+        of_keys,
         longest,
-        longest,
+        longest_keys,
         dropout,
         is_causal,
         False,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.models.packed_virtual_tokens import virtual_tokens_of
 from peft_methods.tasks.linear_cross_entropy import CHUNK_LOSSES
 from peft_methods.training.activation_checkpointing import layers_of, recompute_all_but_attention
 from peft_methods.training.cuda_graphs.compat import undo_compile
@@ -69,12 +70,14 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _gradients_of_inputs(model: Any, layers: list[nn.Module]) -> Iterator[None]:
-    """Context manager: make the layers' inputs require gradients if any layer is trained.
+    """Context manager: make the layers' inputs require gradients if those of some layers do.
 
-    The gradients of the token embeddings are computed in each step and never used. That costs 1 %
-    of LoRA's time on an H100. Without it, tracing a second time took a second per run.
+    They do behind a layer that is trained, or that reads trained virtual tokens. The gradients of
+    the token embeddings are computed in each step and never used. That costs 1 % of LoRA's time on
+    an H100. Without it, tracing a second time took a second per run.
     """
-    if not any(parameter.requires_grad for layer in layers for parameter in layer.parameters()):
+    trained = (parameter.requires_grad for layer in layers for parameter in layer.parameters())
+    if not any(trained) and (not layers or virtual_tokens_of(model) is None):
         yield
         return
     model.enable_input_require_grads()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,12 @@ import torch
 from torch import nn
 
 from peft_methods.models.attention_registry import registered
+from peft_methods.models.packed_prefix import borders_with
+from peft_methods.models.packed_virtual_tokens import (
+    PackedTokens,
+    packed_virtual_tokens,
+    prefix_of,
+)
 from peft_methods.models.projection import transformers_model
 from peft_methods.tasks.base import Batch, LossSum
 from peft_methods.tasks.collate import BORDERS
@@ -36,6 +42,7 @@ class PackedAttention:
     def __init__(self, longest: int) -> None:
         self._longest = -(-longest // BLOCK) * BLOCK
         self._borders: torch.Tensor | None = None
+        self._virtual: PackedTokens | None = None
 
     def loss(
         self, of_task: Callable[[nn.Module, Batch], LossSum]
@@ -44,9 +51,22 @@ class PackedAttention:
 
         def packed(model: nn.Module, batch: Batch) -> LossSum:
             self._borders = batch[BORDERS]
+            if self._virtual is not None:
+                self._virtual.borders = batch[BORDERS]
+                self._borders = borders_with(batch[BORDERS], self._in_rows)
             return of_task(model, batch)
 
         return packed
+
+    @property
+    def _in_rows(self) -> int:
+        """The number of virtual tokens in the row before each sequence."""
+        return self._virtual.count if self._virtual and self._virtual.are_in_rows else 0
+
+    @property
+    def _in_keys(self) -> int:
+        """The number of virtual tokens that have keys and values alone."""
+        return self._virtual.count - self._in_rows if self._virtual else 0
 
     @contextmanager
     def applied(self, model: nn.Module, precision: str) -> Iterator[None]:
@@ -54,24 +74,31 @@ class PackedAttention:
 
         The flash attention kernel is used where it computes what the config asks for: it knows
         windows, dropout and shared heads of keys, and no cap of scores. Else the model keeps its
-        attention, and has a mask of tokens times tokens.
+        attention, and has a mask of tokens times tokens. Virtual tokens of a method are before each
+        sequence.
         """
-        config: Any = transformers_model(model).config
-        before = config._attn_implementation
-        if not has_kernel(model, precision):
-            device = next(model.parameters()).device
-            with mask_function(before, self._mask_for(before)), device:
+        base = transformers_model(model)
+        kind = base.config._attn_implementation
+        device: AbstractContextManager[Any] = next(model.parameters()).device
+        own: AbstractContextManager[None]
+        with packed_virtual_tokens(model) as self._virtual:
+            if has_kernel(model, precision):
+                kernel = _kernel(self._longest + self._in_rows)
+                own = _used(base, kernel, lambda *_, **__: self._borders)
+                device = nullcontext()
+            elif self._in_keys > 0:
+                own = _used(base, _masked(kind), self._mask_for(kind, self._in_keys))
+            else:
+                own = mask_function(kind, self._mask_for(kind))
+            with own, device:
                 yield
-            return
-        config._attn_implementation = NAME
-        try:
-            with registered(NAME, _kernel(self._longest), lambda *_, **__: self._borders):
-                yield
-        finally:
-            config._attn_implementation = before
 
-    def _mask_for(self, kind: str) -> Callable[..., torch.Tensor]:
-        """Return what makes masks for this attention: transformers', within sequences."""
+    def _mask_for(self, kind: str, count: int = 0) -> Callable[..., torch.Tensor]:
+        """Return what makes masks for this attention: transformers', within sequences.
+
+        The keys of `count` virtual tokens come before those of the row. The tokens of a sequence
+        are behind them, as if it were alone.
+        """
         from transformers.masking_utils import and_masks, packed_sequence_mask_function
 
         make = eager_mask if kind == "eager" else sdpa_mask
@@ -81,12 +108,33 @@ class PackedAttention:
         ) -> torch.Tensor:
             assert self._borders is not None
             tokens = torch.arange(q_length, device=self._borders.device, dtype=self._borders.dtype)
-            sequences = torch.searchsorted(self._borders[1:], tokens, right=True)[None]
-            own = and_masks(mask_function, packed_sequence_mask_function(sequences))
-            known = {**options, "attention_mask": None}
-            return make(q_length=q_length, mask_function=own, **known)
+            sequences = torch.searchsorted(self._borders[1:], tokens, right=True)
+            own = and_masks(mask_function, packed_sequence_mask_function(sequences[None]))
+            known = {**options, "q_length": q_length, "attention_mask": None}
+            found = make(mask_function=own, **known)
+            if count == 0:
+                return found
+            places = count + tokens - self._borders[sequences]
+
+            def behind(batch: Any, head: Any, query: Any, key: Any) -> Any:
+                return mask_function(batch, head, places[query], key)
+
+            prefix = make(mask_function=behind, **{**known, "kv_length": count})
+            return torch.cat((prefix, found), dim=-1)
 
         return mask
+
+
+@contextmanager
+def _used(base: Any, attention: Callable[..., Any], mask: Callable[..., Any]) -> Iterator[None]:
+    """Context manager: a model of transformers computes this attention, with such masks."""
+    before = base.config._attn_implementation
+    base.config._attn_implementation = NAME
+    try:
+        with registered(NAME, attention, mask):
+            yield
+    finally:
+        base.config._attn_implementation = before
 
 
 @cache
@@ -121,9 +169,38 @@ def _kernel(longest: int) -> Callable[..., Any]:
             window=sliding_window,
             dropout=dropout,
             scaling=scaling,
+            prefix=prefix_of(module),
         )
 
     return packed_attention
+
+
+@cache
+def _masked(kind: str) -> Callable[..., Any]:
+    """Return transformers' attention of this kind, over the keys of a prefix and of a row.
+
+    Raises `NotImplementedError` if it is a part of the model's code.
+    """
+    from transformers import AttentionInterface
+
+    if kind not in (known := AttentionInterface()):
+        raise NotImplementedError(f"its attention {kind!r} takes no keys of a prefix")
+    attend = known[kind]
+
+    def attention_with_prefix(  # transformers passes them by position
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor,
+        **options: Any,
+    ) -> Any:
+        if (prefix := prefix_of(module)) is not None:
+            keys, values = prefix.to(key.dtype).transpose(1, 2)[:, None]
+            key, value = torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2)
+        return attend(module, query, key, value, attention_mask, **options)
+
+    return attention_with_prefix
 
 
 def has_kernel(model: nn.Module, precision: str) -> bool:

@@ -83,20 +83,29 @@ class PackedCheck:
     def _run(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         device = next(self._model.parameters()).device
         loss = self._packed_loss if PLACES in batch else self._loss
-        with autocast(device, self._precision), _last_states(self._model) as found:
+        with autocast(device, self._precision), _states(self._model) as found:
             total = loss(self._model, on_device(batch, device)).total
         return found[0][0].float(), total.float()
 
 
 @contextmanager
-def _last_states(model: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Context manager: the outputs (rows, tokens, width) of the model's last layer."""
+def _states(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Context manager: the states (rows, tokens, width) behind all layers, without virtual tokens.
+
+    They are the outputs of the module that has the list of layers.
+    """
     found: list[torch.Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         found.append(output if isinstance(output, torch.Tensor) else output[0])
 
-    hook = layers_of(model)[-1].register_forward_hook(keep)
+    first = layers_of(model)[0]
+    owner = next(
+        module
+        for module in model.modules()
+        if any(isinstance(one, nn.ModuleList) and first in list(one) for one in module.children())
+    )
+    hook = owner.register_forward_hook(keep)
     try:
         yield found
     finally:
