@@ -152,27 +152,42 @@ def test_code_compiled_for_extreme_packed_batches_serves_those_between(
         fresh.submit(train, tmp_path, name).result()
 
 
-def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
-    """Return the operations of a checkpointed layer's forward and backward graphs.
+def stopped_when_divided(see: Callable[[Any, Any, int], None]) -> Any:
+    """Return a partitioner that shows the graphs of both passes and the number of the outputs.
 
-    They use flash attention, as on a GPU. A CPU has no such kernel, so this stops when the compiler
-    has split the joint graph.
+    It stops then: a CPU has no kernel for what follows.
     """
     from torch._functorch.partitioners import min_cut_rematerialization_partition
     from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
-    found: list[list[str]] = []
-
     class Partitioner(CustomPartitionerFn):
-        def __call__(self, graph: Any, inputs: Any, **options: Any) -> Any:
-            for part in min_cut_rematerialization_partition(graph, inputs, **options):
-                found.append(
-                    [str(node.target) for node in part.graph.nodes if node.op == "call_function"]
-                )
+        def __call__(self, graph: Any, inputs: Any, *, num_fwd_outputs: int, **options: Any) -> Any:
+            forward, backward = min_cut_rematerialization_partition(
+                graph, inputs, num_fwd_outputs=num_fwd_outputs, **options
+            )
+            see(forward.graph, backward.graph, num_fwd_outputs)
             raise KeyboardInterrupt  # unlike exceptions, the compiler does not wrap it
 
         def uuid(self) -> str:
             return "test"
+
+    return torch._inductor.config.patch(
+        custom_partitioner_fn=Partitioner(), force_disable_caches=True
+    )
+
+
+def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
+    """Return the operations of a checkpointed layer's forward and backward graphs.
+
+    They use flash attention, as on a GPU.
+    """
+    found: list[list[str]] = []
+
+    def see(*graphs: Any) -> None:
+        found.extend(
+            [str(node.target) for node in graph.nodes if node.op == "call_function"]
+            for graph in graphs[:2]
+        )
 
     _, _, base, model, tokens = prepared(recipe_path, "lora")
     batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
@@ -182,9 +197,7 @@ def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
         checkpointing(model, on=True),
         compiled(model),
         capturable_attention(model, "bf16"),
-        torch._inductor.config.patch(
-            custom_partitioner_fn=Partitioner(), force_disable_caches=True
-        ),
+        stopped_when_divided(see),
         torch.autocast("cpu", torch.bfloat16),
         pytest.raises(KeyboardInterrupt),
     ):
@@ -217,3 +230,42 @@ def test_compiler_pass_never_recomputes_graph_inputs() -> None:
     size.meta["recompute"] = result.meta["recompute"] = CheckpointPolicy.PREFER_RECOMPUTE
     compile._keep_inputs()(graph)
     assert ("recompute" in size.meta, "recompute" in result.meta) == (False, True)
+
+
+def stored_feed_forward_values(folder: Path, recomputes: bool) -> int:
+    """Return how many values of a decoder layer's feed-forward part are stored for each token."""
+    model, data = make_decoder(folder / "model"), write_pairs(folder / "data")
+    recipe = recipe_of(model, data, "lora_all", max_length=40, batch_size=5, precision="bf16")
+    trainer = make_trainer(ready(recipe, "lora_all"), folder, kind=CudaGraphsTrainer)
+    width, found = trainer.model.config.intermediate_size, []
+
+    def see(forward: Any, _: Any, outputs: int) -> None:
+        kept = [node.meta["val"] for node in forward.output_node().args[0][outputs:]]
+        of_tokens = [
+            one
+            for one in kept
+            if isinstance(one, torch.Tensor) and isinstance(one.numel(), torch.SymInt)
+        ]
+        widths = [one.shape[-1] for one in of_tokens]
+        found.append(sum(isinstance(own, int) and own == width for own in widths))
+
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(5)])
+    with (
+        compiled(trainer.model, recomputes=recomputes),
+        trainer.packing.applied(trainer.model, "bf16"),
+        stopped_when_divided(see),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        trainer.compute_loss(trainer.model, batch)
+    return found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recomputes", "stored"), [(False, 3), (True, 2)])
+def test_layers_of_decoders_recompute_what_activation_functions_give(
+    tmp_path: Path, recomputes: bool, stored: int
+) -> None:
+    """The outputs of two products are stored, and not that of the function between them."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        found = fresh.submit(stored_feed_forward_values, tmp_path, recomputes).result()
+    assert found == stored

@@ -143,7 +143,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
                     on=not self._is_decoder,
                     reads_weights=self.job.method.info.reads_weights,
                 ) as self._cast,
-                compiled(self.model, on=self.compile_layers),
+                self.compiling(),
             ):
                 graphs.capture()
         except Exception as error:
@@ -154,6 +154,11 @@ class CudaGraphsTrainer(loop.RunTrainer):
             graphs.loss_scale.restore(**self._loss_scale)
         self._graphs = graphs
         self.observer.record_engine_tensors(self._cast)
+
+    def compiling(self) -> AbstractContextManager[None]:
+        """Context manager: the layers are compiled code. That of decoders stores little."""
+        assert isinstance(self.model, nn.Module)
+        return compiled(self.model, on=self.compile_layers, recomputes=self._is_decoder)
 
     def task_loss(self, model: nn.Module, inputs: Any) -> LossSum:
         """Return the task's loss of a batch, which may be packed."""
@@ -187,7 +192,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
             return
         model, precision = self.job.model, self.job.recipe.budget.precision
         try:
-            with compiled(model, on=self.compile_layers), self.packing.applied(model, precision):
+            with self.compiling(), self.packing.applied(model, precision):
                 yield self._collate
         except (torch.OutOfMemoryError, EngineUnfit):
             raise
