@@ -61,9 +61,11 @@ def test_decoders_against_the_trainers(
     """Measure real tokens a second on equal work: the same batches in bf16, the same fp32 weights.
 
     The Trainer pads to the longest row of a batch. Rounds alternate; Liger's kernels come last,
-    since they replace functions of the model's module. The median of all windows counts.
+    since they replace functions of the model's module. The median of all windows counts. A loop
+    that needs more memory than there is has no figure.
     """
     need_gpu()
+    import torch
     from decoders import Decoder
 
     from peft_methods.profiling.matmul_rate import matmul_flops_per_second
@@ -79,8 +81,14 @@ def test_decoders_against_the_trainers(
 
     def measure() -> None:
         for kind in order:
-            found[kind].append(decoder.paced(kind, tmp_path, epochs=2))
-            print(f"  {kind:12} {found[kind][-1]}", flush=True)
+            if kind not in found:
+                continue
+            try:
+                found[kind].append(decoder.paced(kind, tmp_path, epochs=2))
+                print(f"  {kind:12} {found[kind][-1]}", flush=True)
+            except torch.OutOfMemoryError:  # the Trainer's logits, with large batches
+                del found[kind]
+                print(f"  {kind:12} needs more memory than there is", flush=True)
 
     benchmark.pedantic(measure, rounds=1)
     rates.append(matmul_flops_per_second())
