@@ -149,14 +149,17 @@ class Run:
             time.sleep(0.01)
         return bool(true())
 
-    def end(self) -> int:
-        """Wait for the session to end and return its exit code. Nothing may be left."""
+    def end(self, *, kept: Sequence[str] = ()) -> int:
+        """Wait for the session to end and return its exit code.
+
+        No process may be left, and of temporary files exactly those `kept`.
+        """
         code = int(self.parent.wait(TIMEOUT_SECONDS))
         end = time.monotonic() + 10
         while marked_processes(self.mark):
             assert time.monotonic() < end, f"processes left: {marked_processes(self.mark)}"
             time.sleep(0.05)
-        assert list(self.tmp.iterdir()) == []
+        assert sorted(path.name for path in self.tmp.iterdir()) == sorted(kept)
         return code
 
 
@@ -247,15 +250,16 @@ class Ground:
             assert self.store.damage(record) == ""
         assert found[1] == [], "unreadable file under its final name"
 
-    def complete(self, kind: str, **environment: str) -> Run:
+    def complete(self, kind: str, *, kept: Sequence[str] = (), **environment: str) -> Run:
         """Run a final session that trains only what is missing.
 
-        It must succeed and leave nothing, and its results must equal the undisturbed ones.
+        It must succeed and leave no temporary file but those `kept`, and its results must equal
+        the undisturbed ones.
         """
         before = self.finished()
         table = self.folder / "last.csv"
         run = self.start(f"--peft-csv={table}", **environment)
-        code = run.end()
+        code = run.end(kept=kept)
         assert code == 0, run.text
         self.count(kind, before, faults=0)
         runs, rows = undisturbed(self.site, self.methods, self.seeds)

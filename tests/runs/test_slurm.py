@@ -169,14 +169,17 @@ def test_run_that_another_job_preempts_resumes_after_it(
 
 
 def test_run_whose_node_fails_resumes_when_there_is_one_again(
-    place: Place, slurm: Cluster, long_run: RunSpec
+    place: Place, slurm: Cluster, tiny_recipe: Path
 ) -> None:
     """Where the node cannot start it again at once, Slurm holds the job, and a new one follows."""
+    # A process has two more seconds (KillWait) after its node fails. The run must need more.
+    (long_run,) = small_runs(tiny_recipe, "head_only", "budget.epochs=200")
     node = slurm.command("sinfo", "-h", "-o", "%n").strip()
     session = place.session(retries=1)
     session.submit([long_run])
     session._start_ready()
-    until(lambda: list(session.executor.poll(1)) or place.checkpoints(long_run))
+    session.executor.submit()
+    until(lambda: place.checkpoints(long_run))
     (job,) = slurm.live()
     slurm.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     until(lambda: slurm.jobs()[job] == "PENDING" and not slurm.steps())

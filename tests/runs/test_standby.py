@@ -19,6 +19,7 @@ from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import job_name
+from peft_methods.runs.executors.local import LocalExecutor
 from peft_methods.runs.executors.process import Worker
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import ExperimentOptions
@@ -168,8 +169,9 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
 
 @pytest.mark.slow
 def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
-    tiny_recipe: Path, tmp_path: Path
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(LocalExecutor, "prefetch_limit", 1)  # as with a GPU
     few = ["budget.epochs=1", "data.train=16", "methods.adapter_fusion.source_train=16"]
     for seeds in (1, 2):
         recipe = load_recipe(str(tiny_recipe), [*few, f"budget.seeds={seeds}"])
@@ -177,7 +179,6 @@ def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
             run_groups([recipe], ["adapter_fusion"], "cpu"),
             ExperimentOptions(results=tmp_path / "results", workers=1),
         )
-        experiment._scheduler.executor.prefetch_limit = 1
         try:
             experiment.start()
             records = experiment.wait(experiment.tasks[0])
