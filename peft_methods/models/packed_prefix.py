@@ -22,8 +22,9 @@ def token_rows(borders: torch.Tensor, tokens: int, count: int) -> torch.Tensor:
     The last border is `tokens`.
     """
     token = torch.arange(tokens, device=borders.device, dtype=borders.dtype)
-    sequence = torch.searchsorted(borders[1:], token, right=True)
-    return token + count * (sequence + 1)
+    # Not in a slice of the borders: torch 2.11's compiled search on a GPU forgets where it begins.
+    begun = torch.searchsorted(borders, token, right=True)  # sequences, up to that of the token
+    return token + count * begun
 
 
 def all_rows(borders: torch.Tensor, tokens: int, count: int) -> torch.Tensor:

@@ -59,7 +59,7 @@ class View:
         headings = [headings[0], "weights", *headings[1:]]
         if self.engines is None:
             return headings, rows
-        engines = self.engines.results
+        engines = {c: r for c, r in self.engines.results.items() if self.selection.has(c)}
         return [*headings, "engines agree (GPU)"], [
             [*row, self._sign({c: r for c, r in engines.items() if c.method == row[0]})]
             for row in rows
@@ -120,7 +120,10 @@ class View:
 
     def environment(self) -> str:
         """Return where and with which versions the matrix was measured."""
-        return environment_of(self.matrix)
+        found = environment_of(self.matrix)
+        if self.engines is None:
+            return found
+        return f"{found}. Engines on a GPU: {environment_of(self.engines)}"
 
 
 def _of(name: str, value: object) -> Callable[[Cell], bool]:

@@ -69,10 +69,11 @@ def half_frozen(model: nn.Module, precision: str, *, reads_weights: bool = False
         yield
     finally:
         for module, name, parameter in frozen:
-            copy = copies[id(parameter)]
-            waiting = parameter.data.to(copy.device)
-            is_unchanged = torch.equal(waiting.to(copy.dtype), copy)
-            parameter.data = (waiting if is_unchanged else copy.data).to(dtypes[id(parameter)])
+            copy = copies.pop(id(parameter), None)  # freed before the next: both need memory
+            if copy is not None:
+                waiting = parameter.data.to(copy.device)
+                is_unchanged = torch.equal(waiting.to(copy.dtype), copy)
+                parameter.data = (waiting if is_unchanged else copy.data).to(dtypes[id(parameter)])
             setattr(module, name, parameter)
 
 

@@ -175,10 +175,17 @@ class CudaGraphsTrainer(loop.RunTrainer):
 
     def holding_weights(self) -> AbstractContextManager[Any]:
         """Context manager around the training: frozen weights of decoders are in half precision."""
-        if not self._is_decoder:
-            return super().holding_weights()
+        return self._half_frozen() if self._is_decoder else super().holding_weights()
+
+    @contextmanager
+    def _half_frozen(self) -> Iterator[None]:
+        """Context manager: as `half_frozen`. The originals come back when the graphs are freed."""
         method, precision = self.job.method, self.job.recipe.budget.precision
-        return half_frozen(self.job.model, precision, reads_weights=method.info.reads_weights)
+        with half_frozen(self.job.model, precision, reads_weights=method.info.reads_weights):
+            try:
+                yield
+            finally:
+                self._graphs = None
 
     @contextmanager
     def warming_up(self) -> Iterator[TrainingCollator]:

@@ -108,7 +108,7 @@ class PackedAttention:
         ) -> torch.Tensor:
             assert self._borders is not None
             tokens = torch.arange(q_length, device=self._borders.device, dtype=self._borders.dtype)
-            sequences = torch.searchsorted(self._borders[1:], tokens, right=True)
+            sequences = torch.searchsorted(self._borders, tokens, right=True) - 1
             own = and_masks(mask_function, packed_sequence_mask_function(sequences[None]))
             known = {**options, "q_length": q_length, "attention_mask": None}
             found = make(mask_function=own, **known)
