@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from peft_methods.models.architecture import architecture_of
 from peft_methods.models.config import load_config
 from peft_methods.models.linear_layers import count_model
 from peft_methods.models.padding import write_padding
+from peft_methods.models.projection import transformers_model
 from peft_methods.models.tokenizer import fetch_tokenizer
 from peft_methods.profiling.flops import count_training_flops
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.tasks.collate import NO_LABEL
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import checkpointing
+from peft_methods.training.cuda_graphs.frozen_cast import half_frozen
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import TrainingJob
 from peft_methods.training.precision import set_matmul_precision
@@ -156,8 +159,8 @@ class Decoder:
     def paced(self, kind: str, folder: Path, epochs: int, *, counts_flops: bool = True) -> Pace:
         """Train `epochs` epochs and one before them that is not timed. See `Pace`.
 
-        `kind` is "trainer", "liger" or "cuda_graphs". The model keeps Liger's kernels. FLOPs are
-        counted on eager steps, which need more memory than captured ones.
+        `kind` is "trainer", "liger" or "cuda_graphs". The model keeps Liger's kernels; its class
+        does not. FLOPs are counted on eager steps, which need more memory than captured ones.
         """
         set_matmul_precision(self.recipe.budget.precision)
         made = {"trainer": self._plain, "liger": self._liger, "cuda_graphs": self._graphs}[kind]
@@ -170,15 +173,22 @@ class Decoder:
         ):
             trainer, window = made(folder, epochs + 1), Window(self.steps, self.device)
             trainer.add_callback(window)
-            with getattr(trainer, "holding_weights", nullcontext)():
+            with self._holding_weights(trainer), _patches_undone(self.model):
                 trainer.train()
-        peak = torch.cuda.max_memory_reserved() if self.device == "cuda" else 0
+                peak = torch.cuda.max_memory_reserved() if self.device == "cuda" else 0
         del trainer
         self._free()
         seconds = statistics.median(window.seconds)
         lengths = self.tokens.train.lengths
         flops = self._flops(folder).of(lengths, self.steps) if counts_flops else 0.0
         return Pace(sum(lengths) / seconds, flops / seconds, peak)
+
+    def _holding_weights(self, trainer: Any) -> AbstractContextManager[Any]:
+        """Context manager: frozen weights are in half precision, as the engine has them."""
+        if isinstance(trainer, CudaGraphsTrainer):
+            return trainer.holding_weights()
+        reads = self.method.info.reads_weights
+        return half_frozen(self.model, self.recipe.budget.precision, reads_weights=reads)
 
     def kernels(self, folder: Path) -> dict[str, float]:
         """Return the milliseconds per captured step of each kernel, the slowest first."""
@@ -243,6 +253,22 @@ class Decoder:
 
         assert NO_LABEL == -100, "which transformers ignores"
         return collate
+
+
+@contextmanager
+def _patches_undone(model: Any) -> Iterator[None]:
+    """Context manager: classes and functions of the model's module that Liger replaces come back.
+
+    What Liger changes in this model stays.
+    """
+    kind = type(transformers_model(model))
+    module = sys.modules[kind.__module__]
+    before, forward = dict(vars(module)), kind.forward
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+        kind.forward = forward
 
 
 def quantize(model: Any, device: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from builders import (
     mostly_slow,
     run_here,
     train_with_both_engines,
+    words_tokenizer,
 )
 from language_builders import assert_equal_trainings, method_of, ready, recipe_of, write_pairs
 from peft_methods.data.token_rows import TokenRows
@@ -157,16 +159,27 @@ def test_steps_with_numbers_as_labels_are_those_of_padded_batches(
     train_with_both_engines(tiny_recipe, tmp_path, "full", *own, *small)
 
 
+def token_rows(lengths: Sequence[int]) -> TokenRows:
+    """Return rows of a causal language model, every token of which is learnt."""
+    columns = ("input_ids", "attention_mask", "labels")
+    ids = [[5 + (7 * row + at) % 60 for at in range(n)] for row, n in enumerate(lengths)]
+    masks = [[1] * len(row) for row in ids]
+    return TokenRows.of(dict(zip(columns, (ids, masks, ids), strict=True)), None)
+
+
 def packed_batch(kind: str, folder: Path, *, rows: int = 3) -> tuple[Any, Any]:
     """Return a causal language model's collator of packed batches, and a batch of it."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(make_decoder(folder, kind))
-    lengths, columns = (7, 4, 9, 2), ("input_ids", "attention_mask", "labels")
-    ids = [[5 + (7 * row + at) % 60 for at in range(n)] for row, n in enumerate(lengths)]
-    table = TokenRows.of(
-        dict(zip(columns, (ids, [[1] * len(row) for row in ids], ids), strict=True)), None
-    )
+    table = token_rows((7, 4, 9, 2))
     collate = TokenCollator(TASK.collator(tokenizer), table, [[0, 1, 2]], size=3, pooled=-1)
     return collate, collate([table[row] for row in range(rows)])
+
+
+def test_a_batch_may_hold_a_row_several_times_where_there_are_few() -> None:
+    """As the check of a model does, which takes three rows of however many."""
+    table = token_rows((70, 40))
+    collate = TokenCollator(TASK.collator(words_tokenizer()), table, [[0, 1, 1]], size=3, pooled=-1)
+    assert collate([table[0]] * 3)["rows"] == 3
 
 
 @pytest.mark.parametrize("kind", sorted(DECODERS))

@@ -51,7 +51,7 @@ class TokenCollator:
         self._columns = [
             name for name in collate.padding if name in rows[0] and name != "attention_mask"
         ]
-        total = sum(sorted(lengths)[-size:])
+        total = sum(sorted(lengths)[-size:]) if size <= len(rows) else size * self.longest
         if collate.length is None:
             watched = [self._sizes([rows[row] for row in batch]) for batch in batches]
             self.buckets = token_buckets(watched, TokenBucket(total, self._most_places(total)))
