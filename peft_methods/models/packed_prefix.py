@@ -1,8 +1,8 @@
 """The places of packed sequences, each of which has the same virtual tokens before its own.
 
 Shapes depend on the number of tokens, of sequences and of virtual tokens alone, and nothing is read
-on the host. Each token has a row of its own: the backward pass reads gradients from there, and adds
-those of the virtual tokens in a fixed order.
+on the host. Each token has a place of its own: the backward pass reads gradients from there, and
+adds those of the virtual tokens in a fixed order.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def borders_with(borders: torch.Tensor, count: int) -> torch.Tensor:
     return borders + count * numbers
 
 
-def token_rows(borders: torch.Tensor, tokens: int, count: int) -> torch.Tensor:
-    """Return the row of each token behind `count` others in each sequence, int64 (tokens,).
+def token_places(borders: torch.Tensor, tokens: int, count: int) -> torch.Tensor:
+    """Return the place of each token behind `count` others in each sequence, int64 (tokens,).
 
     The last border is `tokens`.
     """
@@ -27,22 +27,22 @@ def token_rows(borders: torch.Tensor, tokens: int, count: int) -> torch.Tensor:
     return token + count * begun
 
 
-def all_rows(borders: torch.Tensor, tokens: int, count: int) -> torch.Tensor:
-    """Return the rows of the virtual tokens of each sequence, and then those of all tokens.
+def all_places(borders: torch.Tensor, tokens: int, count: int) -> torch.Tensor:
+    """Return the places of the virtual tokens of each sequence, and then those of all tokens.
 
-    They are int64 (sequences * count + tokens,), each row once.
+    They are int64 (sequences * count + tokens,), each place once.
     """
     starts = borders_with(borders, count)[:-1]
     virtual = starts[:, None] + torch.arange(count, device=borders.device)
-    return torch.cat((virtual.flatten(), token_rows(borders, tokens, count)))
+    return torch.cat((virtual.flatten(), token_places(borders, tokens, count)))
 
 
-def with_prefix(own: torch.Tensor, prefix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def with_prefix(own: torch.Tensor, prefix: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Place the vectors of tokens (tokens, ...) behind a prefix (count, ...) in each sequence.
 
-    `rows` is what `all_rows` returns.
+    `places` is what `all_places` returns.
     """
-    sequences = (rows.shape[0] - own.shape[0]) // prefix.shape[0]
+    sequences = (places.shape[0] - own.shape[0]) // prefix.shape[0]
     repeated = prefix.repeat(sequences, *[1] * (prefix.ndim - 1))
     given = torch.cat((repeated.to(own.dtype), own))
-    return torch.empty_like(given).index_copy(0, rows, given)
+    return torch.empty_like(given).index_copy(0, places, given)

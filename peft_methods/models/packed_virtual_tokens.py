@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ATTRIBUTE = "keys_and_values_before_text"
 
 
-class PackedTokens(Protocol):
+class HasVirtualTokens(Protocol):
     """The part of a model that has virtual tokens.
 
     While `borders` (texts + 1,) of the texts in a row are set, it inserts the tokens into the row
@@ -46,9 +46,9 @@ def give_prefix(attention: Iterable[nn.Module], pairs: Iterable[Tensor]) -> None
         setattr(module, ATTRIBUTE, pair)
 
 
-def virtual_tokens_of(model: nn.Module) -> PackedTokens | None:
+def virtual_tokens_of(model: nn.Module) -> HasVirtualTokens | None:
     """Return the part of a model that has virtual tokens, or None."""
-    found: Iterator[PackedTokens] = (
+    found: Iterator[HasVirtualTokens] = (
         module  # type: ignore[misc]
         for module in model.modules()
         if hasattr(module, "are_in_rows")
@@ -57,10 +57,10 @@ def virtual_tokens_of(model: nn.Module) -> PackedTokens | None:
 
 
 @contextmanager
-def packed_virtual_tokens(model: nn.Module) -> Iterator[PackedTokens | None]:
+def packed_virtual_tokens(model: nn.Module) -> Iterator[HasVirtualTokens | None]:
     """Context manager: yields the virtual tokens, whose borders may be set until it ends.
 
-    So long the attention keeps a prefix, since the backward pass may compute layers again.
+    Until then the attention keeps a prefix, since the backward pass may compute layers again.
     """
     tokens = virtual_tokens_of(model)
     try:

@@ -21,7 +21,7 @@ from builders import (
     words_tokenizer,
 )
 from language_builders import assert_equal_trainings, write_pairs
-from peft_methods.models.packed_prefix import all_rows, borders_with, with_prefix
+from peft_methods.models.packed_prefix import all_places, borders_with, with_prefix
 from peft_methods.training.cuda_graphs import attention, loop, packed_attention
 from peft_methods.training.cuda_graphs.attention import flash_attention
 
@@ -32,7 +32,7 @@ BORDERS = torch.tensor((0, 4, 5, 12, 14, 14, 14), dtype=torch.int32)  # two are 
 def test_each_key_has_a_row_in_its_sequence_behind_the_prefix() -> None:
     borders = torch.tensor((0, 2, 5, 5), dtype=torch.int32)
     assert borders_with(borders, 2).tolist() == [0, 4, 9, 11]
-    rows = all_rows(borders, 5, 2)
+    rows = all_places(borders, 5, 2)
     assert rows.tolist() == [*(0, 1, 4, 5, 9, 10), *(2, 3, 6, 7, 8)]
     own, prefix = torch.arange(5.0).view(5, 1, 1), torch.tensor([10.0, 11.0]).view(2, 1, 1)
     placed = with_prefix(own, prefix, rows).flatten().tolist()
@@ -68,7 +68,7 @@ def test_a_prefix_is_before_each_sequence_in_both_passes(
     query, key, value, prefix = given
     options = {"is_causal": is_causal, "window": window, "prefix": prefix}
     with RejectHostAccess():
-        at = all_rows(BORDERS, query.shape[2], COUNT)
+        at = all_places(BORDERS, query.shape[2], COUNT)
         with_prefix(key[0].transpose(0, 1), prefix[0], at)
     found, _ = flash_attention(query, key, value, BORDERS, 7, **options)
     parts = []

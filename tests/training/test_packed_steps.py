@@ -19,7 +19,9 @@ from builders import (
     DECODER,
     DECODERS,
     UNLIKE,
+    Recorder,
     RejectHostAccess,
+    StepLog,
     make_decoder,
     make_model,
     make_number_data,
@@ -27,6 +29,7 @@ from builders import (
     mostly_slow,
     run_here,
     train_with_both_engines,
+    training_job,
     words_tokenizer,
 )
 from language_builders import assert_equal_trainings, method_of, ready, recipe_of, write_pairs
@@ -41,7 +44,8 @@ from peft_methods.training.cuda_graphs.frozen_cast import half_frozen
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator
-from peft_methods.utils.errors import EngineUnfit
+from peft_methods.training.trainer import loop
+from peft_methods.utils.errors import EngineUnfit, ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
 TASK = TASKS["causal_lm"]
@@ -178,8 +182,9 @@ def packed_batch(kind: str, folder: Path, *, rows: int = 3) -> tuple[Any, Any]:
 def test_a_batch_may_hold_a_row_several_times_where_there_are_few() -> None:
     """As the check of a model does, which takes three rows of however many."""
     table = token_rows((70, 40))
-    collate = TokenCollator(TASK.collator(words_tokenizer()), table, [[0, 1, 1]], size=3, pooled=-1)
-    assert collate([table[0]] * 3)["rows"] == 3
+    collate = TokenCollator(TASK.collator(words_tokenizer()), table, [[0, 0, 1]], size=3, pooled=-1)
+    assert collate([table[row] for row in (0, 0, 1)])["rows"] == 3
+    assert [bucket.tokens for bucket in collate.buckets] == [192]
 
 
 @pytest.mark.parametrize("kind", sorted(DECODERS))
@@ -304,3 +309,28 @@ def test_a_run_records_packed_training(
     assert (tokens + filling) % 64 == 0
     assert predictions is not None
     assert record.epochs[0]["train_loss"] > 0
+
+
+def test_packed_padding_trains_virtual_tokens_where_the_engine_packs(
+    tmp_path: Path, pairs: Path
+) -> None:
+    """The plain trainer cannot place them before each example of a row, and says so."""
+    model = make_decoder(tmp_path / "m", "llama")
+    recipe = recipe_of(model, pairs, "prompt_tuning", max_length=40, padding="packed")
+    for number, kind in enumerate((CudaGraphsTrainer, loop.RunTrainer)):
+        (folder := tmp_path / str(number)).mkdir()
+        job = training_job(ready(recipe, "prompt_tuning"), folder)
+        if kind is CudaGraphsTrainer:
+            assert loop.train(job, Recorder(), trainer_class=StepLog(kind).kind).steps > 0
+            continue
+        with pytest.raises(ModelError, match=r"Set budget.padding = 'dynamic'"):
+            loop.train(job, Recorder(), trainer_class=kind)
+
+
+@pytest.mark.parametrize(("kind", "place"), [("llama", "meta"), ("opt", "cpu")])
+def test_models_that_draw_on_the_host_make_tensors_there(kind: str, place: str) -> None:
+    """OPT draws whether it leaves a layer out, which a captured step cannot read from the GPU."""
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(DECODERS[kind]())
+    with PackedAttention(9).applied(model, "fp32"):
+        assert torch.rand([]).device.type == place

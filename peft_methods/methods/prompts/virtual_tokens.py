@@ -15,7 +15,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from peft_methods.models.layer_parts import ModuleMap
-from peft_methods.models.packed_prefix import all_rows, token_rows, with_prefix
+from peft_methods.models.packed_prefix import all_places, token_places, with_prefix
 from peft_methods.models.packed_virtual_tokens import give_prefix
 
 Arguments = dict[str, Any]
@@ -144,11 +144,11 @@ class Prompt(VirtualTokens):
         if self.place > 0:
             raise NotImplementedError("packed texts have no prompt behind their first token")
         assert self.borders is not None
-        rows = all_rows(self.borders, texts.shape[1], self.count)
+        places = all_places(self.borders, texts.shape[1], self.count)
         # not a view: for one the first layer would be compiled apart from the others
-        embeds = with_prefix(texts[0], self.encoded(), rows)[None].clone()
-        own = torch.arange(self.count, device=rows.device)
-        positions = with_prefix(given["position_ids"][0] + self.count, own, rows)[None]
+        embeds = with_prefix(texts[0], self.encoded(), places)[None].clone()
+        own = torch.arange(self.count, device=places.device)
+        positions = with_prefix(given["position_ids"][0] + self.count, own, places)[None]
         mask = given["attention_mask"].new_ones(embeds.shape[:2])
         changed = {"attention_mask": mask, "position_ids": positions, "inputs_embeds": embeds}
         return {**given, **changed}
@@ -161,8 +161,8 @@ class Prompt(VirtualTokens):
             states, end = output["last_hidden_state"], self.place + self.count
             if self.borders is not None:
                 tokens = states.shape[1] - self.count * (len(self.borders) - 1)
-                rows = token_rows(self.borders, tokens, self.count)
-                output["last_hidden_state"] = states.index_select(1, rows)
+                places = token_places(self.borders, tokens, self.count)
+                output["last_hidden_state"] = states.index_select(1, places)
                 return output
             output["last_hidden_state"] = torch.cat(
                 (states[:, : self.place], states[:, end:]), dim=1
@@ -196,7 +196,7 @@ class Prefix(VirtualTokens):
     """Keys and values in each layer: `encoded` has (count, layers * 2 * heads * width).
 
     `attention` has the modules that compute each layer's attention. They read the prefix from a
-    cache, or are given it.
+    cache, or from an attribute of their own while `borders` are set.
     """
 
     are_in_rows = False

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peft_methods.models.packed_prefix import all_rows, borders_with, with_prefix
+from peft_methods.models.packed_prefix import all_places, borders_with, with_prefix
 from peft_methods.models.projection import transformers_model
 from peft_methods.training.cuda_graphs.compat import mask_function
 from peft_methods.training.precision import HALF
@@ -105,7 +105,7 @@ def flash_attention(
     of_keys, longest_keys = borders, longest
     if prefix is not None:
         count = prefix.shape[1]
-        places = all_rows(borders, rows * tokens, count)
+        places = all_places(borders, rows * tokens, count)
         k, v = (with_prefix(x, own, places) for x, own in zip((k, v), prefix, strict=True))
         of_keys, longest_keys = borders_with(borders, count), longest + count
     reach = None if window is None else window - 1

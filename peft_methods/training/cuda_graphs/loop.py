@@ -38,7 +38,7 @@ from peft_methods.training.cuda_graphs.token_batches import TokenCollator, watch
 from peft_methods.training.engine import Observer, TrainingJob, replay_problem
 from peft_methods.training.precision import autocast
 from peft_methods.training.trainer import loop
-from peft_methods.utils.errors import EngineUnfit
+from peft_methods.utils.errors import EngineUnfit, first_line
 
 
 class CudaGraphsTrainer(loop.RunTrainer):
@@ -148,7 +148,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
                 graphs.capture()
         except Exception as error:
             raise EngineUnfit(
-                f"the training step could not be captured: {type(error).__name__}: {error}"
+                f"the training step could not be captured: {type(error).__name__}: "
+                f"{first_line(error)}"
             ) from error
         if graphs.loss_scale is not None:
             graphs.loss_scale.restore(**self._loss_scale)
@@ -205,7 +206,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
             raise
         except Exception as error:
             raise EngineUnfit(
-                f"the training step could not be compiled: {type(error).__name__}: {error}"
+                f"the training step could not be compiled: {type(error).__name__}: "
+                f"{first_line(error)}"
             ) from error
 
     def loss_scale(self) -> dict[str, Any]:

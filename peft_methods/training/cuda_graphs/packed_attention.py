@@ -13,7 +13,7 @@ from torch import nn
 from peft_methods.models.attention_registry import registered
 from peft_methods.models.packed_prefix import borders_with
 from peft_methods.models.packed_virtual_tokens import (
-    PackedTokens,
+    HasVirtualTokens,
     packed_virtual_tokens,
     prefix_of,
 )
@@ -30,6 +30,8 @@ from peft_methods.training.cuda_graphs.compat import mask_function
 
 NAME = "peft_methods_packed_tokens"
 BLOCK = 128  # tokens that the kernel computes at a time
+# A setting of models such as OPT, which draw whether a layer is left out, and read it at once.
+DRAWN_ON_THE_HOST = "layerdrop"
 
 
 class PackedAttention:
@@ -42,7 +44,7 @@ class PackedAttention:
     def __init__(self, longest: int) -> None:
         self._longest = -(-longest // BLOCK) * BLOCK
         self._borders: torch.Tensor | None = None
-        self._virtual: PackedTokens | None = None
+        self._virtual: HasVirtualTokens | None = None
 
     def loss(
         self, of_task: Callable[[nn.Module, Batch], LossSum]
@@ -80,8 +82,11 @@ class PackedAttention:
         base = transformers_model(model)
         kind = base.config._attn_implementation
         device: AbstractContextManager[Any] = next(model.parameters()).device
+        if hasattr(base.config, DRAWN_ON_THE_HOST):
+            device = nullcontext()
         own: AbstractContextManager[None]
-        with packed_virtual_tokens(model) as self._virtual:
+        with packed_virtual_tokens(model) as virtual:
+            self._virtual = virtual
             if has_kernel(model, precision):
                 kernel = _kernel(self._longest + self._in_rows)
                 own = _used(base, kernel, lambda *_, **__: self._borders)
@@ -90,8 +95,11 @@ class PackedAttention:
                 own = _used(base, _masked(kind), self._mask_for(kind, self._in_keys))
             else:
                 own = mask_function(kind, self._mask_for(kind))
-            with own, device:
-                yield
+            try:
+                with own, device:
+                    yield
+            finally:
+                self._virtual = self._borders = None
 
     def _mask_for(self, kind: str, count: int = 0) -> Callable[..., torch.Tensor]:
         """Return what makes masks for this attention: transformers', within sequences.

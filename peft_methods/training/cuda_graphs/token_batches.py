@@ -51,9 +51,10 @@ class TokenCollator:
         self._columns = [
             name for name in collate.padding if name in rows[0] and name != "attention_mask"
         ]
-        total = sum(sorted(lengths)[-size:]) if size <= len(rows) else size * self.longest
+        total = sum(sorted(lengths)[-size:])
         if collate.length is None:
             watched = [self._sizes([rows[row] for row in batch]) for batch in batches]
+            total = max(total, *(tokens for tokens, _ in watched))  # a row may be there twice
             self.buckets = token_buckets(watched, TokenBucket(total, self._most_places(total)))
         else:
             total = size * collate.length

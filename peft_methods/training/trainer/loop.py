@@ -53,6 +53,7 @@ class RunTrainer(Trainer):
     """
 
     autocasts = True  # whether the steps use the Trainer's mixed precision
+    packing: object | None = None  # how an engine keeps packed rows apart, if it does so itself
 
     def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Observer) -> None:
         collate: Any = training_collator(job.recipe, job.tokenizer)
@@ -221,10 +222,10 @@ def train(
     the interruption.
     """
     set_matmul_precision(job.recipe.budget.precision)
-    if job.recipe.budget.padding == "packed":
-        check_packing(job.model, job.method.title)  # a method may change how rows are read
     collate, best = make_collator(job.recipe, job.tokenizer), job.workdir / TRAINED
     trainer = trainer_class(job, trainer_arguments(job, autocast=trainer_class.autocasts), observer)
+    if job.recipe.budget.padding == "packed" and trainer.packing is None:
+        check_packing(job.model, job.method.title)  # a method may change how rows are read
     evaluator = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
     trainer.add_callback(evaluator)
     if job.method.acts_after_steps():
