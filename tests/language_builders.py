@@ -98,10 +98,13 @@ def run_and_save(recipe: Recipe, name: str, folder: Path) -> tuple[Any, Any, Pat
     return record, predictions, saved
 
 
-def _trained(
+Trained = tuple[StepLog, Any, torch.Tensor]
+
+
+def trained_without_dropout(
     kind: type[loop.RunTrainer], model: Path, data: Path, folder: Path, name: str, **changes: Any
-) -> tuple[StepLog, Any, torch.Tensor]:
-    """Train without dropout. Return the log of the steps, the result and the weights."""
+) -> Trained:
+    """Train. Return the log of the steps, the result and the weights."""
     folder.mkdir(parents=True)
     log = StepLog(kind)
     made = ready(recipe_of(model, data, name, **changes), name)
@@ -114,16 +117,24 @@ def assert_equal_trainings(
     model: Path, data: Path, folder: Path, name: str, **changes: Any
 ) -> None:
     """Check that packed steps of the cuda_graphs engine are the padded ones of the Trainer."""
-    one, padded, expected = _trained(loop.RunTrainer, model, data, folder / "a", name, **changes)
-    other, packed, found = _trained(CudaGraphsTrainer, model, data, folder / "b", name, **changes)
-    assert len(one.losses) >= 10
-    assert other.losses == pytest.approx(one.losses, rel=1e-5)
-    assert other.norms == pytest.approx(one.norms, rel=1e-3, abs=1e-6)
-    assert torch.allclose(found, expected, atol=2e-4)
-    for epoch, padded_epoch in zip(packed.epochs, padded.epochs, strict=True):
+    padded, packed = (
+        trained_without_dropout(kind, model, data, folder / kind.__name__, name, **changes)
+        for kind in (loop.RunTrainer, CudaGraphsTrainer)
+    )
+    assert_same_steps(packed, padded)
+
+
+def assert_same_steps(packed: Trained, padded: Trained) -> None:
+    """Check that losses, norms of gradients, weights, evaluations and tokens are the same."""
+    (one, result, weights), (other, expected, expected_weights) = packed, padded
+    assert len(other.losses) >= 10
+    assert one.losses == pytest.approx(other.losses, rel=1e-5)
+    assert one.norms == pytest.approx(other.norms, rel=1e-3, abs=1e-6)
+    assert torch.allclose(weights, expected_weights, atol=2e-4)
+    for epoch, padded_epoch in zip(result.epochs, expected.epochs, strict=True):
         assert epoch.train_loss == pytest.approx(padded_epoch.train_loss, rel=1e-5)
         assert epoch.validation_loss == pytest.approx(padded_epoch.validation_loss, rel=1e-5)
-    assert packed.tokens == padded.tokens
+    assert result.tokens == expected.tokens
 
 
 def vivid(model: Any, seed: int = 0) -> Any:

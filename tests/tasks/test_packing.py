@@ -27,9 +27,16 @@ from builders import (
     training_job,
     without_dropout,
 )
-from language_builders import PlainTrainer, method_of, ready, recipe_of, write_pairs
+from language_builders import (
+    PlainTrainer,
+    assert_same_steps,
+    method_of,
+    ready,
+    recipe_of,
+    trained_without_dropout,
+    write_pairs,
+)
 from peft_methods.methods.registry import METHODS
-from peft_methods.models.quantization import values_of
 from peft_methods.recipes.schema import Budget
 from peft_methods.report.paper.setup import budget_paragraph
 from peft_methods.report.text.setup import budget_text
@@ -181,33 +188,18 @@ def test_a_method_that_drops_the_positions_is_found() -> None:
 # training
 
 
-def trained(
-    model: Path, data: Path, folder: Path, name: str, padding: str, **changes: Any
-) -> tuple[StepLog, Any, torch.Tensor]:
-    """Train without dropout. Return the log of the steps, the result and the weights."""
-    folder.mkdir(parents=True)
-    log = StepLog(loop.RunTrainer)
-    made = ready(recipe_of(model, data, name, padding=padding, **changes), name)
-    without_dropout(made[3])
-    result = loop.train(training_job(made, folder), Recorder(), trainer_class=log.kind)
-    return log, result, torch.cat([values_of(p).flatten() for p in made[3].parameters()])
-
-
 def assert_equal_trainings(
     model: Path, data: Path, folder: Path, name: str, **changes: Any
 ) -> None:
     """Check that packed and padded batches have the same loss and gradient at every step."""
-    one, padded, expected = trained(model, data, folder / "a", name, "fixed", **changes)
-    other, packed_, found = trained(model, data, folder / "b", name, "packed", **changes)
-    assert len(one.losses) >= 10
-    assert other.losses == pytest.approx(one.losses, rel=1e-5)
-    assert other.norms == pytest.approx(one.norms, rel=1e-3, abs=1e-6)
-    assert torch.allclose(found, expected, atol=2e-4)
-    for epoch, padded_epoch in zip(packed_.epochs, padded.epochs, strict=True):
-        assert epoch.train_loss == pytest.approx(padded_epoch.train_loss, rel=1e-5)
-        assert epoch.validation_loss == pytest.approx(padded_epoch.validation_loss, rel=1e-5)
-    assert packed_.tokens == padded.tokens
-    assert packed_.padding < padded.padding
+    packed, padded = (
+        trained_without_dropout(
+            loop.RunTrainer, model, data, folder / padding, name, padding=padding, **changes
+        )
+        for padding in ("packed", "fixed")
+    )
+    assert_same_steps(packed, padded)
+    assert packed[1].padding < padded[1].padding
 
 
 # EVA's directions of nearly equal strength turn with the rounding of another padding, and the cache
