@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,6 +45,7 @@ class RepeatedRun:
         self._handle: Handle | None = None
         self._first: Record | None = None  # in a warm process
         self._outcome: dict[str, Any] | None = None
+        self._seen, self._has_warm = 0, False
 
     @property
     def is_running(self) -> bool:
@@ -55,7 +57,7 @@ class RepeatedRun:
 
         `records` are those of this session by key, `rate` as in `Executor.start`.
         """
-        if self._first is not None or not records:
+        if self._first is not None or not self._any_warm(records):
             return
         first = chosen(one for one in records.values() if not one.reused)
         if first is None or not self._executor.has_room(self._requests.needs_of(first.spec)):
@@ -66,6 +68,16 @@ class RepeatedRun:
             Store(job.store).prepare()
         self._handle = self._executor.start(job, rate)
         self._timeouts.begin(self._handle)
+
+    def _any_warm(self, records: Mapping[str, Record]) -> bool:
+        """Whether a run was done in a warm process. Each record is looked at once.
+
+        A session asks at every event of its end, of which large ones have thousands.
+        """
+        new = itertools.islice(records.values(), self._seen, None)
+        self._has_warm = self._has_warm or any(map(was_warm, new))
+        self._seen = len(records)
+        return self._has_warm
 
     def _job(self, first: Record, records: Mapping[str, Record]) -> RunJob:
         job = self._requests.run_job(first.spec, records)

@@ -60,17 +60,18 @@ def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observe
     for group in optimizer.param_groups:
         group["lr"] = 0.0
 
-    def step(trace: PeakStep) -> None:
+    def free_gradients() -> None:
         if budget.gradient_accumulation == 1:
             model.zero_grad(set_to_none=True)
-        idle_step(trainer, batch, optimizer, trace)
 
     with torch.random.fork_rng():
         model.train()
-        step(NoTrace())
+        idle_step(trainer, batch, optimizer, NoTrace())
+        free_gradients()  # before the trace begins: it counts what is there
         with observer.peak_step(model, optimizer) as trace:
-            step(trace)
-        seconds = communication_seconds(lambda: step(NoTrace()))
+            idle_step(trainer, batch, optimizer, trace)
+        free_gradients()
+        seconds = communication_seconds(lambda: idle_step(trainer, batch, optimizer, NoTrace()))
     model.zero_grad(set_to_none=True)
     trainer.optimizer = None
     return seconds
