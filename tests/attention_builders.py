@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import library
 
 OPERATORS = ("_flash_attention_forward", "_flash_attention_backward")
 
@@ -85,15 +86,15 @@ def flash_attention_on_a_cpu() -> Iterator[None]:
             **_options(options),
         )
 
-    library = torch.library.Library("aten", "IMPL")
+    added = library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that an operator of torch has another implementation
         for name, function in zip(OPERATORS, (forward, backward), strict=True):
-            library.impl(name, function, "CPU")
+            added.impl(name, function, "CPU")
     try:
         yield
     finally:
-        library._destroy()
+        added._destroy()
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:

@@ -70,12 +70,12 @@ class RepeatedRun:
         self._timeouts.begin(self._handle)
 
     def _any_warm(self, records: Mapping[str, Record]) -> bool:
-        """Whether a run was done in a warm process. Each record is looked at once.
+        """Whether a run of this session was done in a warm process. Each record is looked at once.
 
         A session asks at every event of its end, of which large ones have thousands.
         """
         new = itertools.islice(records.values(), self._seen, None)
-        self._has_warm = self._has_warm or any(map(was_warm, new))
+        self._has_warm = self._has_warm or any(was_warm(one) and not one.reused for one in new)
         self._seen = len(records)
         return self._has_warm
 

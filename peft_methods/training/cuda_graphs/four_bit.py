@@ -12,7 +12,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
@@ -22,7 +22,7 @@ BLOCKS = (64, 256)  # values with a common scale, and scales with a common scale
 MOST_VALUES = 2**31 - 1  # the kernel's places are numbers of 32 bits
 
 
-@torch.library.custom_op("peft_methods::nf4_weights", mutates_args=())
+@library.custom_op("peft_methods::nf4_weights", mutates_args=())
 def nf4_weights(tensors: list[Tensor], shape: list[int], dtype: torch.dtype, again: bool) -> Tensor:
     """Return NF4 weights as values. `tensors`: see `_parts`.
 

@@ -157,7 +157,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
         self.observer.record_engine_tensors(self._cast)
 
     def compiling(self) -> AbstractContextManager[None]:
-        """Context manager: the layers are compiled code. That of decoders stores little."""
+        """Context manager: layers are compiled. Those of decoders compute cheap values again."""
         assert isinstance(self.model, nn.Module)
         return compiled(self.model, on=self.compile_layers, recomputes=self._is_decoder)
 
