@@ -19,6 +19,7 @@ PARTS = {
     "sentiment": "the bundled data",
     "smollm2": "the bundled decoder, converted",
     "tokens": "tokenized data sets",
+    "overlaps": "shares of texts that training texts contain",
     "quantized": "digests of quantized weights",
     "compiled": "compiled GPU code",
     "bytecode": "libraries installed without bytecode",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +29,10 @@ from peft_methods.data.selection import (
 from peft_methods.data.sources import read_source
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec
+from peft_methods.utils.cache import cached_value
 from peft_methods.utils.errors import DataError
+
+MIN_ROWS_TO_CACHE = 1000  # of fewer rows the overlap is measured in less than a second
 
 
 def load(
@@ -248,11 +253,23 @@ def _check_enough(
 
 def _overlaps(splits: dict[str, LabelledTexts]) -> dict[str, Overlap]:
     train = splits["train"]
-    tested = (
-        {} if train.pairs is not None else {name: splits[name] for name in ("validation", "test")}
-    )
-    return {
-        name: overlap.measure(table.texts, train.texts)
-        for name, table in tested.items()
-        if len(table)
-    }
+    if train.pairs is not None:
+        return {}
+    tested = {name: splits[name] for name in ("validation", "test") if len(splits[name])}
+    return {name: _overlap(table, train) for name, table in tested.items()}
+
+
+def _overlap(tested: LabelledTexts, train: LabelledTexts) -> Overlap:
+    """Return the overlap of a split with train. Every run needs it, so that of many rows is cached.
+
+    The key contains the code that measures it, so that no other code's result is returned.
+    """
+
+    def measure() -> dict[str, float]:
+        return asdict(overlap.measure(tested.texts, train.texts))
+
+    if len(tested) + len(train) < MIN_ROWS_TO_CACHE:
+        return Overlap(**measure())
+    code = Path(overlap.__file__).read_text(encoding="utf-8")
+    key = [fingerprint({"train": train, "tested": tested}), code]
+    return Overlap(**cached_value("overlaps", key, measure))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from builders import FILLER, TASK, data_spec, make_rows, write_csv
 from peft_methods.data import overlap
 from peft_methods.data.facts import SPLITS
-from peft_methods.data.splits import load
+from peft_methods.data.splits import MIN_ROWS_TO_CACHE, load
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.utils.errors import DataError
 
@@ -128,6 +128,33 @@ def test_load_measures_overlap_except_for_pairs(tmp_path: Path) -> None:
         ).facts.overlap
         == {}
     )
+
+
+def test_load_measures_the_overlap_of_many_rows_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*sentences(MIN_ROWS_TO_CACHE // 2, 2), *sentences(MIN_ROWS_TO_CACHE // 2, 3)]
+    counted = []
+
+    def count(*texts: Any) -> overlap.Overlap:
+        counted.append(texts)
+        return real(*texts)
+
+    real = overlap.measure
+    monkeypatch.setattr(overlap, "measure", count)
+
+    def overlaps(name: str, test: list[dict[str, Any]]) -> dict[str, overlap.Overlap]:
+        folder = write_csv(tmp_path / name, train=rows, test=test)
+        spec = data_spec(folder, train="all", validation=4, test=len(test), leakage_limit=1.0)
+        return dict(load(spec, TASK).facts.overlap)
+
+    halves = [{**row, "text": " ".join(row["text"].split()[:6])} for row in rows[:20]]
+    first = overlaps("a", halves)
+    assert len(counted) == 2  # validation and test
+    assert overlaps("b", halves) == first
+    assert len(counted) == 2
+    assert overlaps("c", halves[:19])["test"].within > 0.7
+    assert len(counted) == 3  # the test rows are others, those for validation are the same
 
 
 def hub_sst2(folder: Path) -> Path:
