@@ -63,14 +63,16 @@ def recipe_of(model: Path, data: Path, method: str = "full", **changes: Any) -> 
     )
 
 
-def method_of(name: str, rate: float = 1e-2) -> Method:
-    settings = {"learning_rate": rate, **METHODS[name].example_settings()}
+def method_of(name: str, rate: float = 1e-2, **settings: Any) -> Method:
+    settings = {"learning_rate": rate, **METHODS[name].example_settings(), **settings}
     return METHODS.create(name, settings, "test")
 
 
-def ready(recipe: Recipe, name: str = "full", rate: float = 1e-2, *, device: str = "cpu") -> Any:
+def ready(
+    recipe: Recipe, name: str = "full", rate: float = 1e-2, *, device: str = "cpu", **settings: Any
+) -> Any:
     """Return what `training_job` needs: the model with the method applied, and the tokens."""
-    method = method_of(name, rate)
+    method = method_of(name, rate, **settings)
     texts = splits.load(recipe.data, TASK)
     transformers.set_seed(0)
     base = loading.load(

@@ -294,6 +294,41 @@ def test_frozen_weights_are_back_after_training_and_a_change_of_a_copy_is_found(
     assert down.weight[0, 0] - before[changed][1][0, 0] > 0.5
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_that_16_bits_represent_are_held_in_them_and_give_the_same_values(
+    tied: bool,
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.LlamaConfig(**DECODER, tie_word_embeddings=tied)
+    ).requires_grad_(False)
+    embeddings = model.model.embed_tokens
+    embeddings.weight.data.copy_(embeddings.weight.bfloat16())
+    before, ids = embeddings.weight.clone(), torch.arange(6)[None]
+
+    def values() -> list[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            return [embeddings(ids), model(ids).logits]
+
+    expected = values()
+    with half_frozen(model, "bf16"):
+        assert embeddings.weight.dtype == model.lm_head.weight.dtype == torch.bfloat16
+        assert (embeddings.weight is model.lm_head.weight) == tied
+        assert all(map(torch.equal, values(), expected))
+    assert (embeddings.weight is model.lm_head.weight) == tied
+    assert torch.equal(embeddings.weight, before)
+    assert embeddings.weight.dtype == torch.float32
+    assert all(map(torch.equal, values(), expected))
+    assert not embeddings._forward_hooks
+
+
+def test_trained_embeddings_stay_in_fp32() -> None:
+    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**DECODER))
+    embeddings = model.model.embed_tokens
+    embeddings.weight.data.copy_(embeddings.weight.bfloat16())
+    with half_frozen(model, "bf16"):
+        assert embeddings.weight.dtype == torch.float32
+
+
 def test_a_run_records_packed_training(
     tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

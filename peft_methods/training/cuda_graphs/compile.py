@@ -19,6 +19,7 @@ from peft_methods.training.cuda_graphs.four_bit import faster_products
 # torch's options that store cheap values: those that a product of the backward pass reads, and
 # those that are computed long before they are used again.
 STORED_BY_DEFAULT = ("ban_recompute_materialized_backward", "ban_recompute_used_far_apart")
+CHEAP_RATIO = 8  # columns for each term of a sum in a product that is cheap to compute again
 # Part of the key of the compiler's cache: increase it whenever `_checkpoint_policy` changes.
 recompute_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]
 
@@ -67,7 +68,7 @@ def compiled(model: nn.Module, *, on: bool = True, recomputes: bool = False) -> 
         if hasattr(inductor.triton, "mix_order_reduction")
         else {}
     )
-    kernels = inductor.patch({"joint_custom_post_pass": _keep_inputs(), **unfused})
+    kernels = inductor.patch({"joint_custom_post_pass": _recompute_tags(recomputes), **unfused})
     stored = functorch.patch(dict.fromkeys(STORED_BY_DEFAULT, not recomputes))
     try:
         with limited, kernels, stored, products, _gradients_of_inputs(model, layers):
@@ -97,23 +98,50 @@ def _gradients_of_inputs(model: Any, layers: list[nn.Module]) -> Iterator[None]:
         model.disable_input_require_grads()
 
 
-def _keep_inputs() -> Any:
-    """Return a compiler pass over the joint graph: graph inputs are never marked for recomputation.
+def _recompute_tags(recomputes: bool) -> Any:
+    """Return a compiler pass over the joint graph that decides what may be recomputed.
 
-    torch 2.11 marks the input sizes of a checkpointed layer with flash attention for recomputation,
-    and then fails to find them ("was invalid, but is output"). torch 2.13 does not.
+    Graph inputs are never marked for it. torch 2.11 marks the input sizes of a checkpointed layer
+    with flash attention, and then fails to find them ("was invalid, but is output"). torch 2.13
+    does not.
+
+    With `recomputes`, LoRA's second products are marked for it where their sum with a layer's
+    output is in fp32, as beside layers in 4 bits. By default the compiler stores both products.
     """
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+    from torch.utils.checkpoint import CheckpointPolicy
 
-    class KeepInputs(CustomGraphPass):
+    class RecomputeTags(CustomGraphPass):
         def __call__(self, graph: torch.fx.Graph) -> None:
             for node in graph.find_nodes(op="placeholder"):
                 node.meta.pop("recompute", None)
+            products = graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default)
+            for node in products if recomputes else ():
+                if _is_cheap(node) and _is_summed_in_fp32(node):
+                    node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
 
         def uuid(self) -> bytes:
-            return get_hash_for_files((__file__,))
+            return get_hash_for_files((__file__,), extra=str(recomputes))
 
-    return KeepInputs()
+    return RecomputeTags()
+
+
+def _is_cheap(product: torch.fx.Node) -> bool:
+    """Whether a product of matrices takes few operations for each value that it gives."""
+    inner, columns = product.args[1].meta["val"].shape  # type: ignore[union-attr]
+    return isinstance(inner, int) and isinstance(columns, int) and inner * CHEAP_RATIO <= columns
+
+
+def _is_summed_in_fp32(product: torch.fx.Node) -> bool:
+    """Whether a product of half precision is scaled at most, and then converted to fp32."""
+    aten, node = torch.ops.aten, product
+    while len(node.users) == 1:
+        (node,) = node.users
+        if node.target is torch.ops.prims.convert_element_type.default:
+            return node.args[1] is torch.float32
+        if node.target not in {aten.view.default, aten.mul.Tensor}:
+            return False
+    return False
 
 
 def compiled_graph_counts() -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -40,34 +41,39 @@ def frozen_cast(
 
 @contextmanager
 def half_frozen(model: nn.Module, precision: str, *, reads_weights: bool = False) -> Iterator[None]:
-    """Context manager: hold frozen linear weights in the autocast dtype alone.
+    """Context manager: hold frozen linear weights and embeddings in the autocast dtype alone.
 
     The originals are back on exit. Meanwhile those that 16 bits cannot represent wait in the host's
-    memory; published weights mostly can. Products have the same bits, also those of evaluations.
-    Weights that another module reads in full precision (embeddings that are also the projection to
-    the vocabulary) stay on the device too. If a copy has changed, the original gets its values, so
-    that later checks of frozen weights find the change. `reads_weights`: as for `frozen_cast`.
+    memory; published weights mostly can. Embeddings that 16 bits cannot represent stay as they are,
+    and so do linear weights shared with them. Products and embeddings have the same bits, also
+    those of evaluations. If a copy has changed, the original gets its values, so that later checks
+    of frozen weights find the change. `reads_weights`: as for `frozen_cast`.
     """
-    frozen = _frozen_in_linear(model, reads_weights) if precision in HALF else []
-    shared = {
-        id(parameter)
-        for module in model.modules()
-        if type(module) is not nn.Linear
-        for parameter in module.parameters(recurse=False)
-    }
+    if precision not in HALF:
+        yield
+        return
+    embeddings = _frozen_embeddings(model, HALF[precision])
+    frozen = [*_frozen_in_linear(model, reads_weights), *embeddings]
+    kept = _read_elsewhere(model, [module for module, _, _ in embeddings])
     dtypes = {id(parameter): parameter.dtype for _, _, parameter in frozen}
     copies: dict[int, nn.Parameter] = {}
     for module, name, parameter in frozen:
         if id(parameter) not in copies:
             half = parameter.detach().to(HALF[precision])
             copies[id(parameter)] = nn.Parameter(half, requires_grad=False)
-            if id(parameter) not in shared:
+            if id(parameter) not in kept:
                 is_exact = torch.equal(half.to(parameter.dtype), parameter)
                 parameter.data = half if is_exact else parameter.data.to("cpu")
         setattr(module, name, copies[id(parameter)])
+    hooks = [
+        module.register_forward_hook(partial(_in_dtype, dtypes[id(parameter)]))
+        for module, _, parameter in embeddings
+    ]
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, name, parameter in frozen:
             copy = copies.pop(id(parameter), None)  # freed before the next: both need memory
             if copy is not None:
@@ -75,6 +81,34 @@ def half_frozen(model: nn.Module, precision: str, *, reads_weights: bool = False
                 is_unchanged = torch.equal(waiting.to(copy.dtype), copy)
                 parameter.data = (waiting if is_unchanged else copy.data).to(dtypes[id(parameter)])
             setattr(module, name, parameter)
+
+
+def _in_dtype(dtype: torch.dtype, _: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+    return output.to(dtype)
+
+
+def _frozen_embeddings(
+    model: nn.Module, half: torch.dtype
+) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Return the frozen embeddings whose values 16 bits represent: module, name and parameter."""
+    return [
+        (module, name, parameter)
+        for module in model.modules()
+        if type(module) is nn.Embedding and module.max_norm is None
+        for name, parameter in module.named_parameters(recurse=False)
+        if not parameter.requires_grad
+        and torch.equal(parameter.to(half).to(parameter.dtype), parameter)
+    ]
+
+
+def _read_elsewhere(model: nn.Module, embeddings: list[nn.Module]) -> set[int]:
+    """Return the ids of parameters read by modules that are neither linear nor among these."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        if type(module) is not nn.Linear and not any(module is one for one in embeddings)
+        for parameter in module.parameters(recurse=False)
+    }
 
 
 def _frozen_in_linear(
