@@ -252,6 +252,7 @@ def stored_feed_forward_values(folder: Path, method: str, recomputes: bool) -> i
         found.append(sum(isinstance(own, int) and own == width for own in widths))
 
     batch = trainer.data_collator([trainer.train_dataset[row] for row in range(5)])
+    torch.set_autocast_enabled("cuda", True)  # PEFT asks for it, and adds in fp32 as on a GPU
     with (
         compiled(trainer.model, recomputes=recomputes),
         trainer.packing.applied(trainer.model, "bf16"),

@@ -133,12 +133,12 @@ def _is_cheap(product: torch.fx.Node) -> bool:
 
 
 def _is_summed_in_fp32(product: torch.fx.Node) -> bool:
-    """Whether a product of half precision is scaled at most, and then converted to fp32."""
+    """Whether a product in half precision is at most scaled, and then summed or stored in fp32."""
     aten, node = torch.ops.aten, product
     while len(node.users) == 1:
         (node,) = node.users
-        if node.target is torch.ops.prims.convert_element_type.default:
-            return node.args[1] is torch.float32
+        if node.meta["val"].dtype is torch.float32:
+            return product.meta["val"].dtype is not torch.float32
         if node.target not in {aten.view.default, aten.mul.Tensor}:
             return False
     return False
