@@ -24,6 +24,7 @@ PARTS = {
     "compiled": "compiled GPU code",
     "bytecode": "libraries installed without bytecode",
     "matmul_rates": "measured speed of this machine's GPUs",
+    "flops": "FLOPs of training steps",
     "prepared": "checks of recipes",
     "verified": "which results fit their predictions",
 }

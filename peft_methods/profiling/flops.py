@@ -9,7 +9,7 @@ quadratic function of the rows' lengths.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,19 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from peft_methods.models import ranks
 from peft_methods.models.quantization import flop_formulas
 from peft_methods.training.collate import on_device
 from peft_methods.training.features import StoredFeatures
 from peft_methods.training.precision import autocast
+from peft_methods.utils.cache import cached_value
+from peft_methods.utils.validation import adapter
 
 if TYPE_CHECKING:
     from peft_methods.tasks.base import LossSum
     from peft_methods.training.engine import TrainingJob
 
+MAX_COUNTED = 512  # cached results
 LONGEST = 512  # tokens of a counted row, if the data has enough shorter ones
 
 
@@ -90,6 +94,17 @@ def count_training_flops(job: TrainingJob) -> TrainingFlops:
         model.train(was_training)
     later = _fitted(sizes, [all_ - once for all_, once in zip(found, stored, strict=True)])
     return replace(_fitted(sizes, found), later_epochs=later)
+
+
+def cached_training_flops(job: TrainingJob, key: str) -> TrainingFlops:
+    """Return the job's FLOPs, counted once for each key: a hash of everything they depend on.
+
+    Ranks count together. None may find a result that another run stored after one of them looked.
+    """
+    if ranks.count() > 1:
+        return count_training_flops(job)
+    stored = cached_value("flops", key, lambda: asdict(count_training_flops(job)), MAX_COUNTED)
+    return adapter(TrainingFlops).validate_python(stored)
 
 
 def _device(job: TrainingJob) -> torch.device:

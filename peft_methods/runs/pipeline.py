@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.models import loading, ranks
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
-from peft_methods.profiling.flops import count_training_flops
+from peft_methods.profiling.flops import cached_training_flops
 from peft_methods.profiling.memory_peaks import share
 from peft_methods.profiling.pace import pace_seconds
 from peft_methods.profiling.profiler import Profiler, Turn
@@ -24,7 +23,7 @@ from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
 from peft_methods.runs.fitting_engine import with_fitting_engine
 from peft_methods.runs.inference import inference_metrics
-from peft_methods.runs.isolation.kept import Kept
+from peft_methods.runs.isolation.kept import Kept, without_seed
 from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.placement import model_of, place
 from peft_methods.runs.prepare import Prefetched, plain_facts, set_up_process
@@ -55,6 +54,7 @@ class Loaded:
     """A run ready to train: its model with the method applied, its tokens, and its fingerprint.
 
     `resumable` is the same for any number of GPUs and threads: the fingerprint of checkpoints.
+    `without_seed` is the same for all seeds.
     """
 
     base: loading.LoadedModel
@@ -66,6 +66,7 @@ class Loaded:
     environment: dict[str, Any]
     fingerprint: str
     resumable: str
+    without_seed: str
     collate: Collator
     prefetch_seconds: Mapping[str, float]
 
@@ -96,7 +97,7 @@ def execute(
         with profiler.running():
             run, paths = with_fitting_engine(run, paths)
             loaded = _load(run, paths, profiler, prefetched, kept)
-            return _train_and_evaluate(run, paths, profiler, loaded, kept)
+            return _train_and_evaluate(run, paths, profiler, loaded)
     except RuntimeError as error:
         if (refused := refusal(error)) is None:
             raise
@@ -147,13 +148,14 @@ def _load(
         environment=environment,
         fingerprint=run.fingerprint(**digests, environment=part),
         resumable=on_one_gpu(run).fingerprint(**digests, environment={**part, "threads": None}),
+        without_seed=without_seed(run).fingerprint(**digests, environment=part),
         collate=make_collator(run.recipe, base.tokenizer),
         prefetch_seconds=prefetched.seconds if prefetched else {},
     )
 
 
 def _train_and_evaluate(
-    run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded, kept: Kept
+    run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded
 ) -> tuple[Record, Predictions | None]:
     checkpoints = None
     if paths.results is not None:
@@ -180,10 +182,9 @@ def _train_and_evaluate(
     scratch, rows = paths.work / f"saved-{ranks.rank()}", loaded.tokens.facts.fingerprint
     size = saved_size(loaded.model, run, loaded.base, scratch, rows)
     profiler.enter("check")
-    is_rated = paths.matmul_flops_per_second is not None and run.role == "main"
     model_flops = None
-    if is_rated:
-        counted = kept.once(run, partial(count_training_flops, job))
+    if paths.matmul_flops_per_second is not None and run.role == "main":
+        counted = cached_training_flops(job, loaded.without_seed)
         model_flops = outcome.training_flops(job, training, counted)
     profiler.enter("infer")
     inference = inference_metrics(run, loaded.model, loaded.tokens.test, loaded.collate, profiler)

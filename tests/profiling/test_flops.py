@@ -14,9 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from builders import DEVICE, METHOD_NAMES, make_trainer, prepared, runs, training_job
 from peft_methods.methods.registry import METHODS
 from peft_methods.models.quantization import flop_formulas
+from peft_methods.profiling import flops
 from peft_methods.profiling.flops import TrainingFlops, count_training_flops
 from peft_methods.runs import pipeline
 from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.spec import RunSpec
 from peft_methods.training.engine import TrainingJob
 
 HIDDEN, INNER, LAYERS, LABELS = 32, 64, 2, 2  # of the tiny models
@@ -101,6 +103,34 @@ def test_flops_are_those_that_torch_counts_in_the_same_step(
         other = prepared(tiny_recipe, plain, *settings, rank, device=DEVICE)
         unquantized = count_training_flops(training_job(other, tmp_path, device=DEVICE))
         assert found.of(lengths, 1) == pytest.approx(unquantized.of(lengths, 1), rel=0.001)
+
+
+def test_flops_are_counted_once_for_all_seeds_and_again_for_another_method(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+
+    def count(job: Any) -> TrainingFlops:
+        counted.append(job.method.name)
+        return count_training_flops(job)
+
+    monkeypatch.setattr(flops, "count_training_flops", count)
+    paths = RunPaths(tmp_path, matmul_flops_per_second=1e9)
+
+    def utilized(run: RunSpec) -> float:
+        record, _ = pipeline.execute(run, paths, lambda news: None, threads=1)
+        share, seconds = (
+            record.metrics[name] for name in ("model_flops_utilization", "train_seconds")
+        )
+        assert share is not None
+        assert seconds is not None
+        return share * seconds
+
+    lora, head = (runs(tiny_recipe, name, "budget.epochs=1")[0] for name in ("lora", "head_only"))
+    first = utilized(lora)
+    assert utilized(replace(lora, seed=1)) == pytest.approx(first)
+    assert utilized(head) < first
+    assert counted == ["lora", "head_only"]
 
 
 @pytest.mark.slow

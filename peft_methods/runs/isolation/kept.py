@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -12,8 +11,6 @@ from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import SPLITS, TextData, TokenData, fingerprint
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.registry import TASKS
-
-T = TypeVar("T")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +33,6 @@ class Kept:
 
     def __init__(self) -> None:
         self.gpu_levels: dict[str, int] = {}
-        self._once: tuple[object, Any] | None = None
         self._key: object = None
         self._kept: _Rows | None = None
 
@@ -60,14 +56,6 @@ class Kept:
             kept.tokens = tokenize.tokenize(kept.texts, tokenizer, run.recipe.data, task)
             kept.tokenizer, kept.tokens_digest = sha256, _digest(kept.tokens)
         return kept.tokens
-
-    def once(self, run: RunSpec, make: Callable[[], T]) -> T:
-        """Return what `make` made for the last run if this one differs in its seed alone."""
-        key = without_seed(run), run.row_seeds
-        if self._once is None or self._once[0] != key:
-            self._once = key, make()
-        found: T = self._once[1]
-        return found
 
     def left_behind(self) -> list[str]:
         """Say so if a run has changed the rows; nothing is kept then."""
