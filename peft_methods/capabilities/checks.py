@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def _loss(trial: Trial) -> float:
         return float(trial.loss())
 
 
-def _evidence(trial: Trial, before: weight_checks.StateBefore, decay: float) -> Evidence:
+def _evidence(trial: Trial, before: weight_checks.StateBefore, decay: Sequence[float]) -> Evidence:
     return weight_checks.weight_evidence(
         trial.model,
         before,

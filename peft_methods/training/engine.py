@@ -86,9 +86,10 @@ class Training:
     """Result of a training: the learning curve, the best epoch (1-based) and step counts.
 
     `steps` counts optimizer steps. `samples`, `tokens` and `padding` are totals over all trained
-    epochs: tokens of examples, and tokens that only fill the batches. `decay` is the factor that
-    weight decay alone applied up to the best epoch. `communication_seconds` is the time in which a
-    step over several GPUs exchanges weights or gradients, None where it was not measured.
+    epochs: tokens of examples, and tokens that only fill the batches. `decay` has for each group of
+    parameters the factor that weight decay alone applied up to the best epoch.
+    `communication_seconds` is the time in which a step over several GPUs exchanges weights or
+    gradients, None where it was not measured.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -97,7 +98,7 @@ class Training:
     samples: int
     tokens: int
     padding: int
-    decay: float
+    decay: tuple[float, ...]
     compiled_graphs: Mapping[str, int] = field(default_factory=dict)
     communication_seconds: float | None = None
 

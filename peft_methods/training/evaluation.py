@@ -79,8 +79,9 @@ class EpochEvaluator(TrainerCallback):
     """Trainer callback: evaluate each epoch on validation data and save the best weights.
 
     `best_selection` is the best selection score so far, for early stopping.
-    `epochs_without_improvement` counts the epochs since it improved. `decay` is the factor that
-    weight decay alone has applied so far. `processed_tokens` includes padding.
+    `epochs_without_improvement` counts the epochs since it improved. `decay` has for
+    each group of parameters the factor that weight decay alone has applied so far.
+    `processed_tokens` includes padding.
     """
 
     def __init__(
@@ -100,7 +101,8 @@ class EpochEvaluator(TrainerCallback):
         self.best: EpochResult | None = None
         self.best_selection: float | None = None
         self.epochs_without_improvement = 0
-        self.decay = self.best_decay = 1.0
+        self.decay: list[float] = []
+        self.best_decay: list[float] = []
         self.steps = self.processed_tokens = 0
 
     def state(self) -> dict[str, Any]:
@@ -130,10 +132,12 @@ class EpochEvaluator(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Update the factor that weight decay alone has applied to a weight."""
+        """Update the factors that weight decay alone has applied to the groups' weights."""
         scheduler = self.trainer.lr_scheduler
         assert scheduler is not None, "the Trainer creates it before the first step"
-        self.decay *= 1 - max(map(float, scheduler.get_last_lr())) * args.weight_decay
+        steps = [1 - float(rate) * args.weight_decay for rate in scheduler.get_last_lr()]
+        before = self.decay or [1.0] * len(steps)
+        self.decay = [factor * step for factor, step in zip(before, steps, strict=True)]
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +70,19 @@ def weight_evidence(
     model: nn.Module,
     before: StateBefore,
     *,
-    decay: float,
+    decay: Sequence[float],
     architecture: Architecture,
     head: tuple[str, ...],
     method: Method,
 ) -> Evidence:
     """List the frozen weights that changed and the trained weights that did not move.
 
-    `head` names the head's modules. `decay` is the product of (1 - rate * weight decay) over all
-    steps: the factor left of a weight that only decays. A parameter has moved if any element is
-    NaN, or is outside the range from its start value to that value times `decay` by more than
-    rounding. A parameter of one element has moved unless it is at one end of that range: a step may
-    well leave it inside. Parameters that the architecture itself leaves without gradient need not
-    move.
+    `head` names the head's modules. `decay` has for each group of parameters the product of
+    (1 - rate * weight decay) over all steps: the factor left of a weight that only decays. A
+    parameter has moved if any element is NaN, or is outside the range from its start value to that
+    value times the least factor by more than rounding. A parameter of one element has moved unless
+    it is its start value, or that times one of the factors: a step may well leave it between.
+    Parameters that the architecture itself leaves without gradient need not move.
     """
     from safetensors import safe_open
 
@@ -113,7 +113,7 @@ def weight_evidence(
     )
 
 
-def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
+def _moved(start: torch.Tensor, end: nn.Parameter, decay: Sequence[float]) -> bool:
     """Whether the parameter moved.
 
     Chunks are compared on the host until one has moved: nearly always the first.
@@ -121,10 +121,11 @@ def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
     rounding = 1e-5 * float(torch.linalg.vector_norm(start, torch.inf)) + 1e-12
     now = ranks.whole(end.detach()).flatten()
     if len(now) == 1:
-        ends = torch.cat([start.flatten(), start.flatten() * decay])
+        ends = start.flatten() * torch.tensor([1.0, *decay])
         return not bool(((now.cpu() - ends).abs() <= rounding).any())
     chunks = zip(torch.split(start.flatten(), CHUNK), torch.split(now, CHUNK), strict=True)
-    return any(_has_moved(before, now.cpu(), decay, rounding) for before, now in chunks)
+    least = min(decay, default=1.0)
+    return any(_has_moved(before, now.cpu(), least, rounding) for before, now in chunks)
 
 
 def _has_moved(before: torch.Tensor, now: torch.Tensor, decay: float, rounding: float) -> bool:

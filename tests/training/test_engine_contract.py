@@ -184,7 +184,7 @@ def test_epochs_are_reported_as_they_are_returned(
     assert epochs[-1].learning_rate == pytest.approx(0, abs=1e-12)  # the schedule ends
     assert done.result.samples == 3 * 44
     assert done.result.tokens > done.result.samples
-    assert 0 < done.result.decay <= 1
+    assert all(0 < factor <= 1 for factor in done.result.decay)
 
 
 def test_best_weights_are_saved_and_left_in_the_model(

@@ -17,7 +17,7 @@ from peft_methods.models.architecture import Architecture
 from peft_methods.training import weight_checks
 from peft_methods.training.evidence import Evidence
 
-DECAY = 0.99
+DECAY, SLOW_DECAY = 0.99, 0.999
 METHOD = METHODS.create("full", {"learning_rate": 1e-3}, "a test")
 ARCHITECTURE = Architecture(
     "bert",
@@ -48,7 +48,7 @@ def evidence_after(folder: Path, change: Callable[[Small], Any]) -> Evidence:
         model.key.weight.add_(1)
         change(model)
     return weight_checks.weight_evidence(
-        model, before, decay=DECAY, architecture=ARCHITECTURE, head=(), method=METHOD
+        model, before, decay=[DECAY], architecture=ARCHITECTURE, head=(), method=METHOD
     )
 
 
@@ -86,6 +86,7 @@ def test_weight_check_does_not_count_decay_as_movement(
     [
         (15.0, False),
         (15.0 * DECAY, False),
+        (15.0 * SLOW_DECAY, False),  # in a group of a lower rate
         (15.0 * (1 + DECAY) / 2, True),  # less than decay alone, so training held against it
         (15.01, True),
         (float("nan"), True),
@@ -95,13 +96,13 @@ def test_a_single_number_has_moved_unless_it_is_at_an_end_of_its_decay(
     end: float, moved: bool
 ) -> None:
     now = nn.Parameter(torch.full((1,), end), requires_grad=False)
-    assert weight_checks._moved(torch.full((1,), 15.0), now, DECAY) is moved
+    assert weight_checks._moved(torch.full((1,), 15.0), now, [DECAY, SLOW_DECAY]) is moved
 
 
 @given(index=st.integers(0, weight_checks.CHUNK + 3), by=st.floats(0.001, 10))
 def test_weight_check_detects_one_moved_element_at_any_position(index: int, by: float) -> None:
     start = torch.ones(weight_checks.CHUNK + 4)
     end = nn.Parameter(start.clone(), requires_grad=False)
-    assert not weight_checks._moved(start, end, 1.0)
+    assert not weight_checks._moved(start, end, [1.0])
     end[index] += by
-    assert weight_checks._moved(start, end, 1.0)
+    assert weight_checks._moved(start, end, [1.0])

@@ -257,7 +257,7 @@ def train(
         samples=epochs * len(job.data.train),
         tokens=tokens,
         padding=evaluator.processed_tokens - tokens,
-        decay=evaluator.best_decay,
+        decay=tuple(evaluator.best_decay),
         communication_seconds=communication,
     )
 
