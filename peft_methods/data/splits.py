@@ -32,7 +32,8 @@ from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.cache import cached_value
 from peft_methods.utils.errors import DataError
 
-MIN_ROWS_TO_CACHE = 1000  # of fewer rows the overlap is measured in less than a second
+MIN_CHARACTERS_TO_CACHE = 50_000  # of fewer the overlap is measured in some milliseconds
+MEASURED_BY = Path(overlap.__file__).read_text(encoding="utf-8")  # now: the file may be changed
 
 
 def load(
@@ -260,7 +261,7 @@ def _overlaps(splits: dict[str, LabelledTexts]) -> dict[str, Overlap]:
 
 
 def _overlap(tested: LabelledTexts, train: LabelledTexts) -> Overlap:
-    """Return the overlap of a split with train. Every run needs it, so that of many rows is cached.
+    """Return the overlap of a split with train. Every run needs it: it is cached.
 
     The key contains the code that measures it, so that no other code's result is returned.
     """
@@ -268,8 +269,7 @@ def _overlap(tested: LabelledTexts, train: LabelledTexts) -> Overlap:
     def measure() -> dict[str, float]:
         return asdict(overlap.measure(tested.texts, train.texts))
 
-    if len(tested) + len(train) < MIN_ROWS_TO_CACHE:
+    if sum(map(len, (*tested.texts, *train.texts))) < MIN_CHARACTERS_TO_CACHE:
         return Overlap(**measure())
-    code = Path(overlap.__file__).read_text(encoding="utf-8")
-    key = [fingerprint({"train": train, "tested": tested}), code]
+    key = [fingerprint({"train": train, "tested": tested}), MEASURED_BY]
     return Overlap(**cached_value("overlaps", key, measure))

@@ -97,13 +97,16 @@ def count_training_flops(job: TrainingJob) -> TrainingFlops:
 
 
 def cached_training_flops(job: TrainingJob, key: str) -> TrainingFlops:
-    """Return the job's FLOPs, counted once for each key: a hash of everything they depend on.
+    """Return the job's FLOPs, counted once for each key and lengths of the counted rows.
 
-    Ranks count together. None may find a result that another run stored after one of them looked.
+    The key is a hash of everything else that they depend on. Ranks count together. None may find a
+    result that another run stored after one of them looked.
     """
     if ranks.count() > 1:
         return count_training_flops(job)
-    stored = cached_value("flops", key, lambda: asdict(count_training_flops(job)), MAX_COUNTED)
+    lengths = job.data.train.lengths
+    whole = [key, *(int(lengths[place]) for place in _places_of_lengths(lengths))]
+    stored = cached_value("flops", whole, lambda: asdict(count_training_flops(job)), MAX_COUNTED)
     return adapter(TrainingFlops).validate_python(stored)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from builders import FILLER, TASK, data_spec, make_rows, write_csv
 from peft_methods.data import overlap
 from peft_methods.data.facts import SPLITS
-from peft_methods.data.splits import MIN_ROWS_TO_CACHE, load
+from peft_methods.data.splits import load
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.utils.errors import DataError
 
@@ -133,7 +133,8 @@ def test_load_measures_overlap_except_for_pairs(tmp_path: Path) -> None:
 def test_load_measures_the_overlap_of_many_rows_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [*sentences(MIN_ROWS_TO_CACHE // 2, 2), *sentences(MIN_ROWS_TO_CACHE // 2, 3)]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows = [*sentences(500, 2), *sentences(500, 3)]
     counted = []
 
     def count(*texts: Any) -> overlap.Overlap:

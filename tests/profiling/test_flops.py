@@ -108,6 +108,7 @@ def test_flops_are_those_that_torch_counts_in_the_same_step(
 def test_flops_are_counted_once_for_all_seeds_and_again_for_another_method(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     counted = []
 
     def count(job: Any) -> TrainingFlops:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from attention_builders import flash_attention_on_a_cpu
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy
@@ -236,6 +237,9 @@ def test_compiler_pass_never_recomputes_graph_inputs() -> None:
 def stored_feed_forward_values(folder: Path, method: str, recomputes: bool) -> int:
     """Return how many values of a decoder layer's feed-forward part are stored for each token."""
     model, data = make_decoder(folder / "model"), write_pairs(folder / "data")
+    config = transformers.AutoConfig.from_pretrained(model)
+    config.intermediate_size = 8 * config.hidden_size  # as Gemma has it
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(model)
     recipe = recipe_of(model, data, method, max_length=40, batch_size=5, precision="bf16")
     made = ready(recipe, method, targets=ROLES)
     trainer = make_trainer(made, folder, kind=CudaGraphsTrainer)

@@ -321,6 +321,35 @@ def test_embeddings_that_16_bits_represent_are_held_in_them_and_give_the_same_va
     assert not embeddings._forward_hooks
 
 
+@pytest.mark.parametrize("name", ["p_tuning_v2", "prompt_tuning", "lora"])
+def test_gradients_are_the_same_while_frozen_weights_are_held_in_16_bits(
+    name: str, tmp_path: Path, pairs: Path
+) -> None:
+    model = ready(recipe_of(make_decoder(tmp_path / "m"), pairs), name)[3].train()
+    for parameter in model.parameters():
+        parameter.data.copy_(parameter.bfloat16())
+    _, batch = packed_batch("llama", tmp_path / "t")
+    packing = PackedAttention(9)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        with (
+            packing.applied(model, "bf16"),
+            torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
+        ):
+            total = packing.loss(TASK.loss)(model, batch).total
+        total.backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    torch.manual_seed(0)
+    expected = gradients()
+    torch.manual_seed(0)
+    with half_frozen(model, "bf16"):
+        found = gradients()
+    assert len(found) == len(expected) > 0
+    assert all(map(torch.equal, found, expected))
+
+
 def test_trained_embeddings_stay_in_fp32() -> None:
     model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**DECODER))
     embeddings = model.model.embed_tokens

@@ -206,10 +206,19 @@ class Prefix(VirtualTokens):
     ) -> None:
         super().__init__(encoded)
         self.attention, self.heads, self.is_causal = tuple(attention), heads, is_causal
+        self.dtype = torch.float32
+
+    def attach(self, backbone: nn.Module) -> None:
+        """See `VirtualTokens.attach`. The prefix has the type of the model's weights.
+
+        It is that of now: an engine may hold frozen weights in half precision while it trains.
+        """
+        self.dtype = next(backbone.parameters()).dtype
+        super().attach(backbone)
 
     def first(self, backbone: nn.Module, given: Arguments) -> Arguments:
         """Begin the cache with the prefix, or give it to the attention."""
-        pairs = self.encoded().to(next(backbone.parameters()).dtype)
+        pairs = self.encoded().to(self.dtype)
         pairs = pairs.view(self.count, len(self.attention), 2, self.heads, -1)
         if given.get("position_ids") is not None:
             given["position_ids"] = given["position_ids"] + self.count

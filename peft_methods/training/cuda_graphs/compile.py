@@ -19,7 +19,7 @@ from peft_methods.training.cuda_graphs.four_bit import faster_products
 # torch's options that store cheap values: those that a product of the backward pass reads, and
 # those that are computed long before they are used again.
 STORED_BY_DEFAULT = ("ban_recompute_materialized_backward", "ban_recompute_used_far_apart")
-CHEAP_RATIO = 8  # columns for each term of a sum in a product that is cheap to compute again
+LARGEST_RANK = 256  # of LoRA's products that are computed again
 # Part of the key of the compiler's cache: increase it whenever `_checkpoint_policy` changes.
 recompute_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]
 
@@ -117,7 +117,7 @@ def _recompute_tags(recomputes: bool) -> Any:
                 node.meta.pop("recompute", None)
             products = graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default)
             for node in products if recomputes else ():
-                if _is_cheap(node) and _is_summed_in_fp32(node):
+                if _is_of_a_rank(node) and _is_summed_in_fp32(node):
                     node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
 
         def uuid(self) -> bytes:
@@ -126,10 +126,30 @@ def _recompute_tags(recomputes: bool) -> Any:
     return RecomputeTags()
 
 
-def _is_cheap(product: torch.fx.Node) -> bool:
-    """Whether a product of matrices takes few operations for each value that it gives."""
-    inner, columns = product.args[1].meta["val"].shape  # type: ignore[union-attr]
-    return isinstance(inner, int) and isinstance(columns, int) and inner * CHEAP_RATIO <= columns
+def _is_of_a_rank(product: torch.fx.Node) -> bool:
+    """Whether it is LoRA's second product: of a product with few columns, and of stored weights.
+
+    Weights in 4 bits are none: their values are computed, and would be stored for a product that is
+    computed again.
+    """
+    first, second = map(_origin, product.args)
+    rank = product.args[0].meta["val"].shape[1]  # type: ignore[union-attr]
+    return (
+        isinstance(rank, int)
+        and rank <= LARGEST_RANK
+        and first.target is torch.ops.aten.mm.default
+        and second.op == "placeholder"
+    )
+
+
+def _origin(node: Any) -> torch.fx.Node:
+    """Return what a node's values come from, but for scaling, views and conversions."""
+    aten, prims = torch.ops.aten, torch.ops.prims
+    kept = {aten.permute.default, aten.view.default, aten.mul.Tensor}
+    while node.target in {*kept, prims.convert_element_type.default}:
+        node = node.args[0]
+    found: torch.fx.Node = node
+    return found
 
 
 def _is_summed_in_fp32(product: torch.fx.Node) -> bool:

@@ -12,6 +12,9 @@ from torch import nn
 from peft_methods.models.quantization import is_quantized
 from peft_methods.training.precision import HALF
 
+Places = list[tuple[nn.Module, str, nn.Parameter]]  # a module, the name of a parameter, and this
+ROWS_COMPARED = 4096
+
 
 @contextmanager
 def frozen_cast(
@@ -52,34 +55,35 @@ def half_frozen(model: nn.Module, precision: str, *, reads_weights: bool = False
     if precision not in HALF:
         yield
         return
-    embeddings = _frozen_embeddings(model, HALF[precision])
+    half = HALF[precision]
+    embeddings = _frozen_embeddings(model, half)
     frozen = [*_frozen_in_linear(model, reads_weights), *embeddings]
-    kept = _read_elsewhere(model, [module for module, _, _ in embeddings])
+    kept = _read_elsewhere(model, frozen)
     dtypes = {id(parameter): parameter.dtype for _, _, parameter in frozen}
     copies: dict[int, nn.Parameter] = {}
-    for module, name, parameter in frozen:
-        if id(parameter) not in copies:
-            half = parameter.detach().to(HALF[precision])
-            copies[id(parameter)] = nn.Parameter(half, requires_grad=False)
-            if id(parameter) not in kept:
-                is_exact = torch.equal(half.to(parameter.dtype), parameter)
-                parameter.data = half if is_exact else parameter.data.to("cpu")
-        setattr(module, name, copies[id(parameter)])
-    hooks = [
-        module.register_forward_hook(partial(_in_dtype, dtypes[id(parameter)]))
-        for module, _, parameter in embeddings
-    ]
+    hooks = []
     try:
+        for module, name, parameter in frozen:
+            if id(parameter) not in copies:
+                copy = nn.Parameter(parameter.detach().to(half), requires_grad=False)
+                if id(parameter) not in kept:
+                    is_exact = _is_exact(parameter, half)
+                    parameter.data = copy.data if is_exact else parameter.data.to("cpu")
+                copies[id(parameter)] = copy
+            setattr(module, name, copies[id(parameter)])
+        for module, _, parameter in embeddings:
+            in_its_type = partial(_in_dtype, dtypes[id(parameter)])
+            hooks.append(module.register_forward_hook(in_its_type))
         yield
     finally:
         for hook in hooks:
             hook.remove()
         for module, name, parameter in frozen:
-            copy = copies.pop(id(parameter), None)  # freed before the next: both need memory
-            if copy is not None:
-                waiting = parameter.data.to(copy.device)
-                is_unchanged = torch.equal(waiting.to(copy.dtype), copy)
-                parameter.data = (waiting if is_unchanged else copy.data).to(dtypes[id(parameter)])
+            held = copies.pop(id(parameter), None)  # freed before the next: both need memory
+            if held is not None:
+                waiting = parameter.data.to(held.device)
+                is_unchanged = torch.equal(waiting.to(held.dtype), held)
+                parameter.data = (waiting if is_unchanged else held.data).to(dtypes[id(parameter)])
             setattr(module, name, parameter)
 
 
@@ -87,34 +91,36 @@ def _in_dtype(dtype: torch.dtype, _: nn.Module, __: object, output: torch.Tensor
     return output.to(dtype)
 
 
-def _frozen_embeddings(
-    model: nn.Module, half: torch.dtype
-) -> list[tuple[nn.Module, str, nn.Parameter]]:
-    """Return the frozen embeddings whose values 16 bits represent: module, name and parameter."""
+def _is_exact(parameter: nn.Parameter, half: torch.dtype) -> bool:
+    """Whether 16 bits represent all values. They are compared in parts, to need little memory."""
+    parts = torch.split(parameter.detach(), ROWS_COMPARED)
+    return all(torch.equal(part.to(half).to(part.dtype), part) for part in parts)
+
+
+def _frozen_embeddings(model: nn.Module, half: torch.dtype) -> Places:
+    """Return the frozen embeddings whose values 16 bits represent."""
     return [
         (module, name, parameter)
         for module in model.modules()
         if type(module) is nn.Embedding and module.max_norm is None
         for name, parameter in module.named_parameters(recurse=False)
-        if not parameter.requires_grad
-        and torch.equal(parameter.to(half).to(parameter.dtype), parameter)
+        if not parameter.requires_grad and _is_exact(parameter, half)
     ]
 
 
-def _read_elsewhere(model: nn.Module, embeddings: list[nn.Module]) -> set[int]:
-    """Return the ids of parameters read by modules that are neither linear nor among these."""
+def _read_elsewhere(model: nn.Module, places: Places) -> set[int]:
+    """Return the ids of the parameters that are read at other places than these, too."""
+    known = {(id(module), name) for module, name, _ in places}
     return {
         id(parameter)
         for module in model.modules()
-        if type(module) is not nn.Linear and not any(module is one for one in embeddings)
-        for parameter in module.parameters(recurse=False)
+        for name, parameter in module.named_parameters(recurse=False)
+        if (id(module), name) not in known
     }
 
 
-def _frozen_in_linear(
-    model: nn.Module, reads_weights: bool
-) -> list[tuple[nn.Module, str, nn.Parameter]]:
-    """Return the frozen parameters of plain linear layers: layer, name and parameter.
+def _frozen_in_linear(model: nn.Module, reads_weights: bool) -> Places:
+    """Return the frozen parameters of plain linear layers.
 
     With `reads_weights`, those of the layers that PEFT wraps are left out.
     """
