@@ -5,6 +5,7 @@ The tests check what is lost, what is reported, and that no process or file is l
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -478,6 +479,13 @@ def test_answered_by_nvml_restores_torch_and_the_environment(
         assert os.environ[warm_imports.NVML_ANSWERS] == "1"
     assert torch.cuda.get_device_capability is asked
     assert dict(os.environ) == environment
+
+
+def test_garbage_is_collected_again_after_the_imports() -> None:
+    from peft_methods.runs.executors import warm_imports  # noqa: F401
+
+    assert gc.isenabled()
+    assert gc.get_freeze_count()
 
 
 def test_compiler_caches_exist_in_the_installed_torch() -> None:
