@@ -82,6 +82,24 @@ def test_warm_up_does_not_change_training(
     assert with_it.epochs == without.epochs
 
 
+def test_the_first_step_of_the_warm_up_is_short_on_a_cpu(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It creates the optimizer state, for every trained weight; the second one has the memory."""
+    found, states = [], []
+
+    def idle_step(trainer: Any, batch: Any, optimizer: Any, trace: Any) -> None:
+        found.append(tuple(batch["input_ids"].shape))
+        step(trainer, batch, optimizer, trace)
+        states.append(sum(p.numel() for p in optimizer.state))
+
+    step = warm_up.idle_step
+    monkeypatch.setattr(warm_up, "idle_step", idle_step)
+    _, model, _, tokens, _ = trained(tiny_recipe, tmp_path, "full")
+    assert found == [(2, max(tokens.train.lengths)), (8, max(tokens.train.lengths))]
+    assert states == [sum(p.numel() for p in model.parameters() if p.requires_grad)] * 2
+
+
 @pytest.mark.parametrize(("accumulation", "kept"), [(1, False), (2, True)])
 def test_no_step_of_the_warm_up_holds_gradients_that_training_would_not(
     tiny_recipe: Path,

@@ -1,4 +1,4 @@
-"""The warm-up before training: two whole steps on the longest batch that change no weight."""
+"""The warm-up before training: two whole steps that change no weight, one on the longest batch."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ class WarmedTrainer(Protocol):
 
 
 def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observer) -> float | None:
-    """Run two whole steps on the longest batch, the worst case for memory.
+    """Run two whole steps, the second on the longest batch, the worst case for memory.
 
-    In the second step, the peak step, the optimizer state exists. Gradients are zeroed before the
-    optimizer step and the learning rate is 0, so no weight changes. The random state is restored
-    and the optimizer discarded, so training is the same with and without the warm-up. With
-    accumulation, gradients exist from the second batch of a step on; here they exist as zeros.
+    In the second step, the peak step, the optimizer state exists, which the first one creates
+    (`_first_rows`).
+
+    Gradients are zeroed before the optimizer step and the learning rate is 0, so no weight changes.
+    The random state is restored and the optimizer discarded, so training is the same with and
+    without the warm-up. With accumulation, gradients exist from the second batch of a step on; here
+    they exist as zeros.
 
     With several ranks each has a share of the batch, and a third step follows: its communication
     is returned in seconds.
@@ -64,9 +67,11 @@ def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observe
         if budget.gradient_accumulation == 1:
             model.zero_grad(set_to_none=True)
 
+    few = _first_rows(trainer.job, chosen)
+    first = batch if few == chosen else collate([rows[row] for row in few])
     with torch.random.fork_rng():
         model.train()
-        idle_step(trainer, batch, optimizer, NoTrace())
+        idle_step(trainer, first, optimizer, NoTrace())
         free_gradients()  # before the trace begins: it counts what is there
         with observer.peak_step(model, optimizer) as trace:
             idle_step(trainer, batch, optimizer, trace)
@@ -75,6 +80,18 @@ def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observe
     model.zero_grad(set_to_none=True)
     trainer.optimizer = None
     return seconds
+
+
+def _first_rows(job: TrainingJob, chosen: list[int]) -> list[int]:
+    """Return the rows of the first step, which creates the optimizer state.
+
+    Two of the peak step's are enough on a CPU. On a GPU libraries choose algorithms and allocate
+    workspaces by the shape of a batch, ranks exchange what a whole one gives, and stored features
+    are checked with the first batch: there the first step has all rows.
+    """
+    if job.device != "cpu" or ranks.count() > 1 or job.method.info.stores_features:
+        return chosen
+    return list(dict.fromkeys((chosen[0], chosen[-1])))
 
 
 def worst_batch(lengths: Sequence[int], size: int, *, width: int) -> list[int]:
