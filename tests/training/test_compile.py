@@ -234,6 +234,40 @@ def test_compiler_pass_never_recomputes_graph_inputs() -> None:
     assert ("recompute" in size.meta, "recompute" in result.meta) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("rank", "computed", "converted", "tagged"),
+    [
+        (8, False, True, True),
+        (8, False, False, False),  # the graph's output, in half precision
+        (8, True, True, False),  # as weights in 4 bits, whose values are computed
+        (512, False, True, False),
+    ],
+)
+def test_compiler_pass_recomputes_small_products_that_are_summed_in_fp32(
+    rank: int, computed: bool, converted: bool, tagged: bool
+) -> None:
+    graph = torch.fx.Graph()
+
+    def value(node: torch.fx.Node, *shape: int, dtype: torch.dtype = torch.bfloat16) -> Any:
+        node.meta["val"] = torch.empty(shape, dtype=dtype, device="meta")
+        return node
+
+    states, first, second = (
+        value(graph.placeholder(name), *shape)
+        for name, shape in (("states", (9, 32)), ("first", (32, rank)), ("second", (rank, 64)))
+    )
+    product = torch.ops.aten.mm.default
+    inner = value(graph.call_function(product, (states, first)), 9, rank)
+    if computed:
+        second = value(graph.call_function(torch.neg, (second,)), rank, 64)
+    small = value(graph.call_function(product, (inner, second)), 9, 64)
+    to_fp32 = torch.ops.prims.convert_element_type.default
+    ends = graph.call_function(to_fp32, (small, torch.float32)) if converted else small
+    graph.output((value(ends, 9, 64, dtype=torch.float32) if converted else ends,))
+    compile._recompute_tags(True)(graph)
+    assert [node for node in graph.nodes if "recompute" in node.meta] == ([small] if tagged else [])
+
+
 def stored_feed_forward_values(folder: Path, method: str, recomputes: bool) -> int:
     """Return how many values of a decoder layer's feed-forward part are stored for each token."""
     model, data = make_decoder(folder / "model"), write_pairs(folder / "data")

@@ -157,7 +157,8 @@ def _is_summed_in_fp32(product: torch.fx.Node) -> bool:
     aten, node = torch.ops.aten, product
     while len(node.users) == 1:
         (node,) = node.users
-        if node.meta["val"].dtype is torch.float32:
+        value = node.meta.get("val")  # the graph's outputs have none
+        if isinstance(value, torch.Tensor) and value.dtype is torch.float32:
             return product.meta["val"].dtype is not torch.float32
         if node.target not in {aten.view.default, aten.mul.Tensor}:
             return False
