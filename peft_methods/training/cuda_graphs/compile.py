@@ -127,10 +127,10 @@ def _recompute_tags(recomputes: bool) -> Any:
 
 
 def _is_of_a_rank(product: torch.fx.Node) -> bool:
-    """Whether it is LoRA's second product: of a product with few columns, and of stored weights.
+    """Whether it is LoRA's second product: one of a product with few columns and stored weights.
 
-    Weights in 4 bits are none: their values are computed, and would be stored for a product that is
-    computed again.
+    Weights in 4 bits do not count. Their values are computed, and the compiler would store them to
+    compute such a product again.
     """
     first, second = map(_origin, product.args)
     rank = product.args[0].meta["val"].shape[1]  # type: ignore[union-attr]
