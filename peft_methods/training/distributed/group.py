@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 
 # A rank that has waited this long for another one gives up. The longest work that one rank does
@@ -27,5 +28,6 @@ def joined_group(device: str) -> Iterator[None]:
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(variable, LOOPBACK)
     dist.init_process_group(BACKENDS[device.partition(":")[0]], timeout=PATIENCE)
+    dist.all_reduce(torch.zeros(1))  # all are connected: one that ends at once breaks no other
     yield
     dist.destroy_process_group()  # after an error it would wait for the others
