@@ -20,11 +20,13 @@ PARTS = {
     "smollm2": "the bundled decoder, converted",
     "tokens": "tokenized data sets",
     "overlaps": "shares of texts that training texts contain",
+    "untrained": "scores of models before training",
     "quantized": "digests of quantized weights",
     "compiled": "compiled GPU code",
     "bytecode": "libraries installed without bytecode",
     "matmul_rates": "measured speed of this machine's GPUs",
     "flops": "FLOPs of training steps",
+    "code": "which code each run depends on",
     "prepared": "checks of recipes",
     "verified": "which results fit their predictions",
 }

@@ -261,7 +261,7 @@ def _overlaps(splits: dict[str, LabelledTexts]) -> dict[str, Overlap]:
 
 
 def _overlap(tested: LabelledTexts, train: LabelledTexts) -> Overlap:
-    """Return the overlap of a split with train. Every run needs it: it is cached.
+    """Return the overlap of a split with train. That of long texts is cached: every run needs it.
 
     The key contains the code that measures it, so that no other code's result is returned.
     """

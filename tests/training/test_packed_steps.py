@@ -275,12 +275,15 @@ def test_models_that_ignore_positions_are_refused(tmp_path: Path, pairs: Path) -
         make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
 
 
+def frozen_decoder(tied: bool) -> Any:
+    config = transformers.LlamaConfig(**DECODER, tie_word_embeddings=tied)
+    return transformers.AutoModelForCausalLM.from_config(config).requires_grad_(False)
+
+
 def test_frozen_weights_are_back_after_training_and_a_change_of_a_copy_is_found(
     tmp_path: Path,
 ) -> None:
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.LlamaConfig(**DECODER, tie_word_embeddings=True)
-    ).requires_grad_(False)
+    model = frozen_decoder(tied=True)
     before = {name: (p, p.clone()) for name, p in model.named_parameters()}
     down, changed = model.model.layers[0].mlp.down_proj, "model.layers.0.mlp.down_proj.weight"
     with half_frozen(model, "bf16"):
@@ -298,9 +301,7 @@ def test_frozen_weights_are_back_after_training_and_a_change_of_a_copy_is_found(
 def test_embeddings_that_16_bits_represent_are_held_in_them_and_give_the_same_values(
     tied: bool,
 ) -> None:
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.LlamaConfig(**DECODER, tie_word_embeddings=tied)
-    ).requires_grad_(False)
+    model = frozen_decoder(tied)
     embeddings = model.model.embed_tokens
     embeddings.weight.data.copy_(embeddings.weight.bfloat16())
     before, ids = embeddings.weight.clone(), torch.arange(6)[None]
