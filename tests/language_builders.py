@@ -135,6 +135,7 @@ def assert_same_steps(packed: Trained, padded: Trained) -> None:
     assert torch.allclose(weights, expected_weights, atol=2e-4)
     for epoch, padded_epoch in zip(result.epochs, expected.epochs, strict=True):
         assert epoch.train_loss == pytest.approx(padded_epoch.train_loss, rel=1e-5)
+        assert epoch.first_loss == pytest.approx(padded_epoch.first_loss, rel=1e-5)
         assert epoch.validation_loss == pytest.approx(padded_epoch.validation_loss, rel=1e-5)
     assert result.tokens == expected.tokens
 

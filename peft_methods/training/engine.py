@@ -54,7 +54,7 @@ class EpochResult:
     Accuracies are None for tasks without right and wrong answers, too.
     `train_accuracy` is computed during training: with dropout, and with weights that change from
     step to step. `learning_rate` is the scheduled rate at the end of the epoch (first parameter
-    group).
+    group). `first_loss` is the loss of all examples of the epoch's first step, summed.
     """
 
     epoch: int
@@ -64,6 +64,7 @@ class EpochResult:
     selection: float | None = None
     learning_rate: float | None = None
     train_accuracy: float | None = None
+    first_loss: float | None = None
 
     def is_better_than(self, other: EpochResult | None, sign: int = 1) -> bool:
         """Whether to keep this epoch's weights instead of those of `other`, an earlier epoch.

@@ -71,6 +71,9 @@ class EvaluatedTrainer(Protocol):
     def take_sums(self) -> tuple[float, int | None]:
         """Return the summed loss and the number of right answers, if any. Reset both."""
 
+    def loss_so_far(self) -> torch.Tensor | float:
+        """Return the summed loss since the last `take_sums`. A tensor stays on its device."""
+
     def take_processed_tokens(self) -> int:
         """Return the number of tokens in the batches since the last call, padding included."""
 
@@ -103,6 +106,7 @@ class EpochEvaluator(TrainerCallback):
         self.epochs_without_improvement = 0
         self.decay: list[float] = []
         self.best_decay: list[float] = []
+        self._first_loss: torch.Tensor | float | None = None  # of the epoch
         self.steps = self.processed_tokens = 0
 
     def state(self) -> dict[str, Any]:
@@ -127,6 +131,7 @@ class EpochEvaluator(TrainerCallback):
     ) -> None:
         """Begin a training phase."""
         self.trainer.take_sums()
+        self._first_loss = None
         self.observer.enter("train")
 
     def on_step_begin(
@@ -143,6 +148,8 @@ class EpochEvaluator(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Report the step to the observer."""
+        if self._first_loss is None:
+            self._first_loss = self.trainer.loss_so_far()
         self.steps = state.global_step
         self.observer.step(len(self.results) + 1, state.global_step, state.max_steps)
 
@@ -161,7 +168,8 @@ class EpochEvaluator(TrainerCallback):
             else None
         )
         evaluated = self._evaluate(len(self.results) + 1, loss / examples)
-        result = replace(evaluated, learning_rate=rate, train_accuracy=accuracy)
+        first = None if self._first_loss is None else float(self._first_loss)
+        result = replace(evaluated, learning_rate=rate, train_accuracy=accuracy, first_loss=first)
         self.results.append(result)
         self.observer.epoch(result)
         if result.is_better_than(self.best, self.sign):

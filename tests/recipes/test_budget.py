@@ -72,6 +72,8 @@ def test_gradient_accumulation_trains_like_one_large_batch(
     assert [e.train_loss for e in parts.epochs] == pytest.approx(
         [e.train_loss for e in whole.epochs], abs=1e-5
     )
+    firsts = [[epoch.first_loss for epoch in one.epochs] for one in (parts, whole)]
+    assert firsts[0] == pytest.approx(firsts[1], abs=1e-4)
     assert (parts.steps, parts.samples, parts.tokens) == (whole.steps, whole.samples, whole.tokens)
     assert parts.decay == pytest.approx(whole.decay)
     assert recorder.steps[-1] == (2, whole.steps, whole.steps)

@@ -177,6 +177,8 @@ def test_epochs_are_reported_as_they_are_returned(
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
     for epoch in epochs:
         assert epoch.train_loss > 0
+        assert epoch.first_loss is not None
+        assert 0 < epoch.first_loss < 44 * epoch.train_loss
         assert epoch.validation_loss is not None
         assert epoch.validation_loss > 0
         assert 0 <= (epoch.validation_accuracy or 0) <= 1

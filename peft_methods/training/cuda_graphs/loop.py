@@ -247,6 +247,11 @@ class CudaGraphsTrainer(loop.RunTrainer):
         assert self._graphs is not None
         return self._graphs.scalars.take_sums()
 
+    def loss_so_far(self) -> torch.Tensor | float:
+        """Return the summed loss since the last `take_sums`, on the device."""
+        assert self._graphs is not None
+        return self._graphs.scalars.loss_sum.clone()  # later steps overwrite it
+
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         assert self._graphs is not None
         return self._graphs.scalars.norm  # the captured step clips

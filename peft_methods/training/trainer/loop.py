@@ -176,6 +176,10 @@ class RunTrainer(Trainer):
         self._loss_sum, self._correct = 0.0, 0
         return sums
 
+    def loss_so_far(self) -> torch.Tensor | float:
+        """Return the summed loss since the last `take_sums`, on the device."""
+        return self._loss_sum
+
     def take_processed_tokens(self) -> int:
         """Return the number of tokens in the batches since the last call, padding included."""
         found, self._processed_tokens = self._processed_tokens, 0
