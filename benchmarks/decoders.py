@@ -6,7 +6,7 @@ import gc
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,11 @@ class Decoder:
         ):
             trainer, window = made(folder, epochs + 1), Window(self.steps, self.device)
             trainer.add_callback(window)
-            with self._holding_weights(trainer), _patches_undone(self.model):
+            with (
+                self._holding_weights(trainer),
+                _patches_undone(self.model),
+                self._in_half_precision(kind),
+            ):
                 trainer.train()
                 peak = torch.cuda.max_memory_reserved() if self.device == "cuda" else 0
         del trainer
@@ -189,6 +193,15 @@ class Decoder:
             return trainer.holding_weights()
         reads = self.method.info.reads_weights
         return half_frozen(self.model, self.recipe.budget.precision, reads_weights=reads)
+
+    def _in_half_precision(self, kind: str) -> AbstractContextManager[None]:
+        """Context manager: a Trainer's products must be in 16 bits, as the engine's are.
+
+        Where weights are in 4 bits, PEFT returns the sum with LoRA's product in 32.
+        """
+        if kind == "cuda_graphs" or self.method.info.quantization:
+            return nullcontext()
+        return _products_in(torch.bfloat16, self.model)
 
     def kernels(self, folder: Path) -> dict[str, float]:
         """Return the milliseconds per captured step of each kernel, the slowest first."""
@@ -259,16 +272,39 @@ class Decoder:
 def _patches_undone(model: Any) -> Iterator[None]:
     """Context manager: classes and functions of the model's module that Liger replaces come back.
 
-    What Liger changes in this model stays.
+    So does the model's forward method, which accelerate replaces by one with autocast, unless it
+    has prepared the model before. What Liger changes in the parts of this model stays.
     """
     kind = type(transformers_model(model))
     module = sys.modules[kind.__module__]
     before, forward = dict(vars(module)), kind.forward
+    models = (model, transformers_model(model))
     try:
         yield
     finally:
         vars(module).update(before)
         kind.forward = forward
+        for one in models:
+            for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+                vars(one).pop(name, None)
+
+
+@contextmanager
+def _products_in(dtype: torch.dtype, model: nn.Module) -> Iterator[None]:
+    """Context manager: products of the model's layers must be in this precision.
+
+    Otherwise loops would be compared that do other work.
+    """
+
+    def check(module: nn.Module, given: Any, product: torch.Tensor) -> None:
+        assert product.dtype == dtype, f"a product is in {product.dtype}, not in {dtype}"
+
+    layers = [one for name, one in model.named_modules() if name.endswith("mlp.down_proj")]
+    hook = layers[0].register_forward_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def quantize(model: Any, device: str) -> None:
