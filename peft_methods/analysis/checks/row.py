@@ -43,6 +43,14 @@ class ResultRow:
     - `has_learnt`: of tasks whose trivial predictor is the untrained model, whether the test loss
       is below that model's; None if there is no such loss.
     - `peak_is_reset`: whether the peak is known to be that of training alone.
+    - `model` and `task`: as the row names them, in a column or among the words of its method.
+    - `scores`: other figures of quality by name (`f1`, `exact_match`, `rouge1`), shares in 0..1
+      where the metric has that scale.
+    - `total`: the number of all parameters as it is given, `trainable_share` the share that is
+      trained.
+    - `rank`, `virtual_tokens`, `targets`, `bias`: the method's settings, as far as they are named.
+    - `out_of_memory`: whether the run ended for lack of memory, so that it has no figures.
+    - `line`: the row's place in its table, from 0.
     - `engine_note`: why the chosen engine did not train it. `fell_back`: the share of such runs.
     """
 
@@ -53,6 +61,12 @@ class ResultRow:
     train_accuracy: float | None = None
     majority: float | None = None
     quality: Metric | None = None
+    model: str = ""
+    task: str | None = None
+    seed: float | None = None
+    line: int = 0
+    out_of_memory: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
     score: float | None = None
     trivial: float | None = None
     trivial_is_untrained: bool = False
@@ -71,6 +85,12 @@ class ResultRow:
 
     architectures: tuple[Architecture, ...] = ()
     trainable: RoundedCount | None = None
+    total: RoundedCount | None = None
+    trainable_share: RoundedCount | None = None
+    rank: float | None = None
+    virtual_tokens: float | None = None
+    targets: tuple[str, ...] = ()
+    bias: str | None = None
     method_parameters: float | None = None
     expected_method_parameters: float | None = None
     head_trained: float | None = None
@@ -95,6 +115,9 @@ class ResultRow:
     train_seconds: float | None = None
     train_seconds_deviation: float | None = None
     step_seconds: float | None = None
+    samples_per_second: float | None = None
+    total_steps: float | None = None
+    energy_joules: float | None = None
     peak_memory: RoundedCount | None = None
     maximum_memory: float | None = None
     peak_is_reset: bool | None = None
