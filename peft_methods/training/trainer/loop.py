@@ -1,7 +1,4 @@
-"""The trainer engine: Hugging Face's Trainer, with everything but training switched off.
-
-Epochs are evaluated by a callback.
-"""
+"""The trainer engine: Hugging Face's Trainer for training alone. A callback evaluates epochs."""
 
 from __future__ import annotations
 
@@ -134,8 +131,7 @@ class RunTrainer(Trainer):
         The sums stay on the device until the epoch's mean is computed. Batches are weighted by
         their examples, so accumulated batches give the same gradient as one batch of all of them.
         """
-        # accelerate casts within the model's forward pass alone. The loss may go on after it, as
-        # the projection to the vocabulary does.
+        # accelerate casts in the forward pass alone; the loss may project to the vocabulary later.
         with self.computing():
             found = self.task_loss(model, inputs)
         examples = self.job.task.examples_in_batch(inputs)
