@@ -42,7 +42,7 @@ RULES_OF_KIND: dict[str, tuple[str, ...]] = {
     "constant loss": ("V208",),
     "below maximum": ("V409",),
     "epochs": ("V502",),
-    "data": ("V503",),
+    "data": ("V502", "V503"),
     "rate": ("V504",),
     "device": ("V505",),
     "qlora too fast": ("V506",),
