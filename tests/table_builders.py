@@ -19,6 +19,7 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.models.architecture import Architecture
 
 BASELINES = Path(__file__).parents[1] / "benchmarks/baselines"
+DEVICE_BYTES = 130e9  # the peak of full fine-tuning is at most this, below an H200's memory
 FLOPS = 1e15  # a second: more than any device of the baselines does in dense 16-bit arithmetic
 TEST_ROWS = (408, 872, 1_000, 1_319, 2_000, 7_600, 25_000)
 TRAIN_ROWS = (2_000, 3_668, 8_000, 16_000, 25_000, 67_349)
@@ -192,6 +193,7 @@ def _with_costs(
     epochs = rng.randint(1, 5)
     least = 6.0 * size * train * epochs * length / FLOPS
     factor = rng.uniform(2, 6) * max(least / costs["full"].seconds, size / measured)
+    memory = min(size / measured, DEVICE_BYTES / costs["full"].peak)
     found = []
     for row in rows:
         kin = row.method not in costs
@@ -204,7 +206,7 @@ def _with_costs(
                 train_seconds=seconds,
                 samples_per_second=train * epochs / seconds,
                 energy_joules=seconds * min(own.joules / own.seconds, 600.0),
-                peak_memory=own.peak * size / measured * more * rng.uniform(0.999, 1.001),
+                peak_memory=own.peak * memory * more * rng.uniform(0.999, 1.001),
                 epochs=epochs,
                 batch_size=batch,
                 max_length=length,
@@ -225,13 +227,14 @@ def _with_quality(rng: random.Random, rows: list[TableRow]) -> tuple[TableRow, .
     for row in rows:
         right = round(test * min(base + rng.uniform(-0.03, 0.03), 0.985))
         last = min(right / test + rng.uniform(0.001, 0.012), 0.995)
-        log = tuple(last - gap for gap in (0.04, 0.015, 0.004, 0.0))
+        left = range((row.epochs or 4) - 1, -1, -1)  # epochs after this one
+        log = tuple(last - 0.012 * one**1.5 for one in left)
         found.append(
             replace(
                 row,
                 accuracy=right / test,
                 validation_accuracy=last,
-                validation_accuracies=log[4 - min(row.epochs or 4, 4) :],
+                validation_accuracies=log,
                 validation_losses=tuple(2.1 * (1 - one) for one in log),
                 max_memory=row.peak_memory,
                 test_rows=test,

@@ -122,20 +122,17 @@ def _virtual_tokens(rng: random.Random, table: Table) -> Flaw | None:
     return changed and Flaw(changed, "Prefix", ("trainable", "model"))
 
 
-def _above_full(rng: random.Random, table: Table) -> Flaw | None:
-    found, full = _part(table, "lora", costs=True), table.index_of("full")
-    if found is None or full is None:
-        return None
-    peak = (table.rows[full].peak_memory or 0) * rng.uniform(1.5, 2.5)
-    return _with(table, found[0], "peak_memory", peak_memory=peak, max_memory=peak)
+def _ratio(field: str, methods: str, other: str, least: float, most: float) -> Planter:
+    """A cost that is too small or too large a multiple of another method's."""
 
+    def plant(rng: random.Random, table: Table) -> Flaw | None:
+        found, beside = _part(table, *methods.split(), costs=True), table.index_of(other)
+        if found is None or beside is None:
+            return None
+        value = getattr(table.rows[beside], field) * rng.uniform(least, most)
+        return _with(table, found[0], field, **{field: value})
 
-def _too_fast(rng: random.Random, table: Table) -> Flaw | None:
-    found, full = _part(table, "lora", "ia3", costs=True), table.index_of("full")
-    if found is None or full is None:
-        return None
-    seconds = (table.rows[full].train_seconds or 0) / rng.uniform(4.5, 9)
-    return _with(table, found[0], "train_seconds", train_seconds=seconds)
+    return plant
 
 
 def _same_peak(rng: random.Random, table: Table) -> Flaw | None:
@@ -216,15 +213,23 @@ def _not_of_its_log(rng: random.Random, table: Table) -> Flaw | None:
     return _with(table, found[0], needed, validation_accuracy=value)
 
 
-def _losses(change: Callable[[tuple[float, ...]], tuple[float, ...]]) -> Planter:
-    def plant(rng: random.Random, table: Table) -> Flaw | None:
-        found = _part(table)
-        if found is None:
-            return None
-        losses = change(found[1].validation_losses)
-        return _with(table, found[0], "validation_losses", validation_losses=losses)
+def _not_finite(rng: random.Random, table: Table) -> Flaw | None:
+    found = _part(table)
+    if found is None or len(found[1].validation_losses) < 2:  # a lone nan is a missing value
+        return None
+    losses = (*found[1].validation_losses[:-1], math.nan)
+    return _with(table, found[0], "validation_losses", validation_losses=losses)
 
-    return plant
+
+def _constant_loss(rng: random.Random, table: Table) -> Flaw | None:
+    """A loss, and an accuracy, that did not change in three epochs or more."""
+    found = _part(table)
+    if found is None or len(found[1].validation_losses) < 3:
+        return None
+    index, row = found
+    last, count = row.validation_accuracies[-1], len(row.validation_losses)
+    same = {"validation_losses": (0.69315,) * count, "validation_accuracies": (last,) * count}
+    return _with(table, index, "validation_losses", **same)
 
 
 def _below_maximum(rng: random.Random, table: Table) -> Flaw | None:
@@ -255,14 +260,6 @@ def _rate(rng: random.Random, table: Table) -> Flaw | None:
     return _with(table, found[0], "learning_rate", learning_rate=rate)
 
 
-def _qlora_too_fast(rng: random.Random, table: Table) -> Flaw | None:
-    found, lora = _part(table, "qlora", costs=True), table.index_of("lora")
-    if found is None or lora is None:
-        return None
-    seconds = (table.rows[lora].train_seconds or 0) * rng.uniform(0.1, 0.4)
-    return _with(table, found[0], "train_seconds", train_seconds=seconds)
-
-
 FLAWS: Mapping[str, Planter] = {
     "impossible count": _impossible_count,
     "head not trained": _head_not_trained,
@@ -273,8 +270,8 @@ FLAWS: Mapping[str, Planter] = {
     "head": _head_on_one_side,
     "same count": _same_count,
     "virtual tokens": _virtual_tokens,
-    "above full": _above_full,
-    "too fast": _too_fast,
+    "above full": _ratio("peak_memory", "lora", "full", 1.5, 2.5),
+    "too fast": _ratio("train_seconds", "lora ia3", "full", 0.11, 0.22),
     "same peak": _same_peak,
     "below weights": _below_weights,
     "below arithmetic": _below_arithmetic,
@@ -286,12 +283,12 @@ FLAWS: Mapping[str, Planter] = {
     "chance": _accuracy(lambda row: (row.majority or 0) - 0.002, "accuracy majority"),
     "perfect": _accuracy(lambda row: 1.0, "accuracy"),
     "not of its log": _not_of_its_log,
-    "not finite": _losses(lambda losses: (*losses[:-1], math.nan)),
-    "constant loss": _losses(lambda losses: (0.69315,) * len(losses)),
+    "not finite": _not_finite,
+    "constant loss": _constant_loss,
     "below maximum": _below_maximum,
     "epochs": _other("epochs", lambda row: (row.epochs or 1) * 2 + 1),
     "data": _other("train_rows", lambda row: (row.train_rows or 0) // 2),
     "device": _other("device", lambda row: "Tesla T4"),
     "rate": _rate,
-    "qlora too fast": _qlora_too_fast,
+    "qlora too fast": _ratio("train_seconds", "qlora", "lora", 0.1, 0.4),
 }
