@@ -8,25 +8,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from peft_methods.analysis.checks.parameter_counts import DENSE_HEADS
-from table_builders import FLOPS, Table, TableRow, honest_table, with_tokens
+from table_builders import FLOPS, Table, TableRow, honest_table
+from table_count_flaws import COUNT_FLAWS
+from table_planting import Flaw, Planter, part, with_flaw
 
-PARTS = ("lora", "ia3", "bitfit", "adapter", "qlora")
 TRIES = 200
-
-
-@dataclass(frozen=True)
-class Flaw:
-    """A table with a mistake, the row that has it, and the columns that show it."""
-
-    table: Table
-    subject: str
-    needed: tuple[str, ...]
-
-
-Planter = Callable[[random.Random, Table], Flaw | None]
 
 
 def flawed_table(kind: str, rng: random.Random) -> Flaw:
@@ -38,154 +26,72 @@ def flawed_table(kind: str, rng: random.Random) -> Flaw:
     raise AssertionError(f"no table has a row for {kind!r}")
 
 
-def _part(table: Table, *methods: str, costs: bool = False) -> tuple[int, TableRow] | None:
-    """Return a row of a method that trains a part, with costs if they are wanted."""
-    index = table.index_of(*(methods or PARTS))
-    if index is None or (costs and not table.rows[index].train_seconds):
-        return None
-    return index, table.rows[index]
-
-
-def _with(table: Table, index: int, needed: str, **values: object) -> Flaw:
-    changed = table.changed(index, **values)
-    return Flaw(changed, changed.rows[index].name, tuple(needed.split()))
-
-
-def _impossible_count(rng: random.Random, table: Table) -> Flaw | None:
-    """An odd number more than possible: no rank, target, bias or further class explains it."""
-    found, hidden = _part(table, "lora", "ia3"), table.architecture.hidden
-    if found is None or hidden < 768 or table.architecture.labels > 20:
-        return None
-    index, row = found
-    more = 2 * rng.randint(150, 350) + 1
-    return _with(table, index, "trainable model", trainable=(row.trainable or 0) + more)
-
-
-def _head_not_trained(rng: random.Random, table: Table) -> Flaw | None:
-    found, model = _part(table, "lora", "ia3"), table.architecture
-    if found is None or model.model_type not in DENSE_HEADS or model.model_type == "modernbert":
-        return None
-    index, row = found
-    dense = model.hidden * model.hidden + model.hidden
-    return _with(table, index, "trainable model", trainable=(row.trainable or 0) - dense)
-
-
-def _head_alone(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table, "lora", "ia3")
-    if found is None or not table.architecture.head_parameters:
-        return None
-    return _with(table, found[0], "trainable model", trainable=table.architecture.head_parameters)
-
-
-def _nothing_trained(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table)
-    return found and _with(table, found[0], "trainable", trainable=0)
-
-
-def _nothing_frozen(rng: random.Random, table: Table) -> Flaw | None:
-    found, full = _part(table), table.index_of("full")
-    if found is None or full is None:
-        return None
-    return _with(table, found[0], "trainable", trainable=table.rows[full].trainable)
-
-
-def _share(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table)
-    if found is None or not 1e-4 < (found[1].share or 0) < 0.02:
-        return None
-    factor = rng.choice((10, 40))
-    return _with(table, found[0], "trainable total share", share=(found[1].share or 0) * factor)
-
-
-def _head_on_one_side(rng: random.Random, table: Table) -> Flaw | None:
-    """A method's count without the head beside full fine-tuning's with it."""
-    found, head = _part(table, "lora", "ia3"), table.architecture.head_parameters
-    if found is None or table.index_of("full") is None or head < 100_000:
-        return None
-    own = (found[1].trainable or 0) - head
-    return _with(table, found[0], "trainable model", trainable=own)
-
-
-def _same_count(rng: random.Random, table: Table) -> Flaw | None:
-    """The same rank on two and on four matrices, with the count of the first for both."""
-    found = _part(table, "lora")
-    if found is None:
-        return None
-    index, row = found
-    twice = replace(row, name="LoRA r=8, Q+K+V+O")
-    rows = (*table.changed(index, name="LoRA r=8, Q+V").rows, twice)
-    return Flaw(replace(table, rows=rows), "LoRA", ("trainable",))
-
-
-def _virtual_tokens(rng: random.Random, table: Table) -> Flaw | None:
-    changed = with_tokens(table, rng.choice((10, 20, 30)), factor=rng.choice((0.955, 1.17)))
-    return changed and Flaw(changed, "Prefix", ("trainable", "model"))
-
-
 def _ratio(field: str, methods: str, other: str, least: float, most: float) -> Planter:
     """A cost that is too small or too large a multiple of another method's."""
 
     def plant(rng: random.Random, table: Table) -> Flaw | None:
-        found, beside = _part(table, *methods.split(), costs=True), table.index_of(other)
+        found, beside = part(table, *methods.split(), costs=True), table.index_of(other)
         if found is None or beside is None:
             return None
         value = getattr(table.rows[beside], field) * rng.uniform(least, most)
-        return _with(table, found[0], field, **{field: value})
+        return with_flaw(table, found[0], field, **{field: value})
 
     return plant
 
 
 def _same_peak(rng: random.Random, table: Table) -> Flaw | None:
-    found, full = _part(table, "lora", "ia3", "bitfit", costs=True), table.index_of("full")
+    found, full = part(table, "lora", "ia3", "bitfit", costs=True), table.index_of("full")
     if found is None or full is None:
         return None
     peak = table.rows[full].peak_memory
-    return replace(_with(table, found[0], "peak_memory", peak_memory=peak), subject="")
+    return replace(with_flaw(table, found[0], "peak_memory", peak_memory=peak), subject="")
 
 
 def _below_weights(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table, "full", costs=True)
+    found = part(table, "full", costs=True)
     if found is None:
         return None
     peak = (found[1].total or 0) * rng.uniform(0.3, 1.2)  # bytes: less than two for each weight
-    return _with(table, found[0], "peak_memory trainable", peak_memory=peak, max_memory=peak)
+    return with_flaw(table, found[0], "peak_memory trainable", peak_memory=peak, max_memory=peak)
 
 
 def _below_arithmetic(rng: random.Random, table: Table) -> Flaw | None:
     """A fiftieth of what forward and backward passes take at the device's highest rate."""
-    found = _part(table, "full", costs=True)
+    found = part(table, "full", costs=True)
     if found is None:
         return None
     index, row = found
     tokens = (row.train_rows or 0) * (row.epochs or 0) * (row.max_length or 0)
     seconds = 6 * (row.total or 0) * tokens / FLOPS / 50
     needed = "train_seconds trainable train_rows epochs max_length device precision"
-    return _with(table, index, needed, train_seconds=seconds)
+    return with_flaw(table, index, needed, train_seconds=seconds)
 
 
 def _throughput(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table, costs=True)
+    found = part(table, costs=True)
     if found is None:
         return None
     given = (found[1].samples_per_second or 0) * rng.choice((0.2, 3.0, 8.0))
     needed = "train_seconds train_rows epochs samples_per_second"
-    return _with(table, found[0], needed, samples_per_second=given)
+    return with_flaw(table, found[0], needed, samples_per_second=given)
 
 
 def _steps(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table, costs=True)
+    found = part(table, costs=True)
     if found is None:
         return None
     steps = (found[1].steps_per_epoch or 0) * rng.choice((3, 10))
-    return _with(table, found[0], "steps_per_epoch train_rows batch_size", steps_per_epoch=steps)
+    return with_flaw(
+        table, found[0], "steps_per_epoch train_rows batch_size", steps_per_epoch=steps
+    )
 
 
 def _energy(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table, costs=True)
+    found = part(table, costs=True)
     if found is None:
         return None
     joules = (found[1].train_seconds or 0) * rng.uniform(3_000, 20_000)
-    return _with(table, found[0], "train_seconds energy_joules device", energy_joules=joules)
+    return with_flaw(table, found[0], "train_seconds energy_joules device", energy_joules=joules)
 
 
 def _test_is_validation(rng: random.Random, table: Table) -> Flaw | None:
@@ -198,78 +104,84 @@ def _test_is_validation(rng: random.Random, table: Table) -> Flaw | None:
 
 def _accuracy(value: Callable[[TableRow], float], needed: str) -> Planter:
     def plant(rng: random.Random, table: Table) -> Flaw | None:
-        found = _part(table)
-        return found and _with(table, found[0], needed, accuracy=value(found[1]))
+        found = part(table)
+        return found and with_flaw(table, found[0], needed, accuracy=value(found[1]))
 
     return plant
 
 
 def _not_of_its_log(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table)
+    found = part(table)
     if found is None:
         return None
     value = (found[1].validation_accuracy or 0) - 0.027
     needed = "validation_accuracy validation_accuracies"
-    return _with(table, found[0], needed, validation_accuracy=value)
+    return with_flaw(table, found[0], needed, validation_accuracy=value)
 
 
 def _not_finite(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table)
+    found = part(table)
     if found is None or len(found[1].validation_losses) < 2:  # a lone nan is a missing value
         return None
     losses = (*found[1].validation_losses[:-1], math.nan)
-    return _with(table, found[0], "validation_losses", validation_losses=losses)
+    return with_flaw(table, found[0], "validation_losses", validation_losses=losses)
 
 
 def _constant_loss(rng: random.Random, table: Table) -> Flaw | None:
     """A loss, and an accuracy, that did not change in three epochs or more."""
-    found = _part(table)
+    found = part(table)
     if found is None or len(found[1].validation_losses) < 3:
         return None
     index, row = found
     last, count = row.validation_accuracies[-1], len(row.validation_losses)
     same = {"validation_losses": (0.69315,) * count, "validation_accuracies": (last,) * count}
-    return _with(table, index, "validation_losses", **same)
+    return with_flaw(table, index, "validation_losses", **same)
 
 
 def _below_maximum(rng: random.Random, table: Table) -> Flaw | None:
-    found = _part(table, costs=True)
+    found = part(table, costs=True)
     if found is None:
         return None
     peak = (found[1].peak_memory or 0) * rng.uniform(0.05, 0.6)
-    return _with(table, found[0], "peak_memory max_memory", peak_memory=peak)
+    return with_flaw(table, found[0], "peak_memory max_memory", peak_memory=peak)
 
 
 def _other(name: str, value: Callable[[TableRow], object]) -> Planter:
     """One row with another value than all others have."""
 
     def plant(rng: random.Random, table: Table) -> Flaw | None:
-        found = _part(table, costs=True)
+        found = part(table, costs=True)
         if found is None or len(table.rows) < 3:
             return None
-        return _with(table, found[0], name, **{name: value(found[1])})
+        return with_flaw(table, found[0], name, **{name: value(found[1])})
 
     return plant
 
 
 def _rate(rng: random.Random, table: Table) -> Flaw | None:
-    found, full = _part(table, "lora", "adapter"), table.index_of("full")
+    found, full = part(table, "lora", "adapter"), table.index_of("full")
     if found is None or full is None:
         return None
     rate = table.rows[full].learning_rate
-    return _with(table, found[0], "learning_rate", learning_rate=rate)
+    return with_flaw(table, found[0], "learning_rate", learning_rate=rate)
+
+
+def _rank_memory(rng: random.Random, table: Table) -> Flaw | None:
+    """Two ranks of LoRA whose peaks differ by far more than the further parameters need."""
+    found = part(table, "lora", costs=True)
+    if found is None:
+        return None
+    index, row = found
+    head, peak = table.architecture.head_parameters, (row.peak_memory or 0) * 2.5
+    count = 4 * ((row.trainable or 0) - head) + head
+    high = replace(row, name="LoRA (r=64)", trainable=count, peak_memory=peak, max_memory=peak)
+    rows = (*table.changed(index, name="LoRA (r=16)").rows, high)
+    return Flaw(replace(table, rows=rows), "LoRA", ("peak_memory", "trainable"))
 
 
 FLAWS: Mapping[str, Planter] = {
-    "impossible count": _impossible_count,
-    "head not trained": _head_not_trained,
-    "head alone trained": _head_alone,
-    "nothing trained": _nothing_trained,
-    "nothing frozen": _nothing_frozen,
-    "share": _share,
-    "head": _head_on_one_side,
-    "same count": _same_count,
-    "virtual tokens": _virtual_tokens,
+    **COUNT_FLAWS,
+    "rank memory": _rank_memory,
     "above full": _ratio("peak_memory", "lora", "full", 1.5, 2.5),
     "too fast": _ratio("train_seconds", "lora ia3", "full", 0.11, 0.22),
     "same peak": _same_peak,
