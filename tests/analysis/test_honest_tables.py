@@ -11,7 +11,8 @@ from peft_methods.analysis.checks import check_table
 from peft_methods.analysis.checks.parameter_counts import models_named, verdict
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
-from peft_methods.analysis.external.tables import TableError, read_table
+from peft_methods.analysis.external.rows import with_models
+from peft_methods.analysis.external.tables import TableError, read_tables
 
 # Counts that PEFT (0.21) gives with task_type SEQ_CLS and two classes, or counts that include a
 # pooler trained with the head.
@@ -103,7 +104,7 @@ QLoRA,1100,5
 
 def findings_in(path: Path) -> list[str]:
     return [
-        str(finding) for finding in check_table(read_table(path).rows) if finding.severity != "note"
+        str(finding) for finding in check_table(with_models(read_tables(path)[0].rows)) if finding.severity != "note"
     ]
 
 
@@ -153,7 +154,7 @@ def test_rules_find_nothing_in_forty_correct_rows(tmp_path: Path) -> None:
 
 
 def rows_of(path: Path) -> tuple[ResultRow, ...]:
-    return read_table(path).rows
+    return with_models(read_tables(path)[0].rows)
 
 
 COMMAS = "method;accuracy;trainable_parameters;train_time;peak_memory_gb;learning_rate;torch\n{}"
@@ -192,7 +193,7 @@ def test_read_table_reads_thousands_if_no_comma_can_be_a_decimal(tmp_path: Path)
 def test_read_table_refuses_a_decimal_comma_among_points(text: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f'method,learning_rate\nLoRA,"{text}"\n', encoding="utf-8")
     with pytest.raises(TableError, match=r"'0,933?' is not a number.*decimal point"):
-        read_table(tmp_path / "t.csv")
+        read_tables(tmp_path / "t.csv")
 
 
 def test_read_table_reads_non_breaking_spaces(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_read_table_refuses_json_columns_of_different_length(tmp_path: Path) -> 
         '{"method": ["Full", "LoRA"], "accuracy": [0.9]}', encoding="utf-8"
     )
     with pytest.raises(TableError, match="columns differ in length"):
-        read_table(tmp_path / "t.json")
+        read_tables(tmp_path / "t.json")
 
 
 def test_read_table_reads_spaces_between_thousands(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_read_table_refuses_shares_among_percentages(tmp_path: Path) -> None:
         TableError,
         match=r"'accuracy' mixes '0.93' with percentages. Write shares \(0.93\) or percent \(93\)",
     ):
-        read_table(tmp_path / "t.csv")
+        read_tables(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text(
         "method,accuracy\nLoRA,0\nQLoRA,93.1\nIA3,0.93%\n", encoding="utf-8"
     )
