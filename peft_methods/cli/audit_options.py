@@ -14,7 +14,7 @@ def add_reading_options(command: argparse.ArgumentParser) -> None:
         "--table",
         type=int,
         metavar="N",
-        help="read the Nth table of the file only, counted from 1; without it all that name methods",
+        help="read only the Nth table of the file, from 1; without it all that name methods",
     )
     command.add_argument(
         "--map",

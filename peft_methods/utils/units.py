@@ -24,11 +24,9 @@ def _table(*entries: tuple[str, float]) -> Mapping[str, float]:
 
 
 COUNTS = _table(
-    ("k thousand", 1e3),
-    ("m mio million millions", 1e6),
-    ("b bn billion billions", 1e9),
+    ("k thousand", 1e3), ("m mio million millions", 1e6), ("b bn billion billions", 1e9),
     ("万", 1e4),
-)
+)  # fmt: skip
 SECONDS = _table(
     ("ms milliseconds", 1e-3),
     ("s sec secs second seconds sekunden secondes segundos 秒", 1.0),

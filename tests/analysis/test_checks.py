@@ -264,7 +264,9 @@ def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> 
     assert [finding.rule for finding in found] == [rule]
     assert "→" in str(found[0])
     assert is_explained(found[0])
-    assert checks.check_table(with_models(read_tables(tmp_path / "faulty.csv")[0].rows), [rule]) == []
+    assert (
+        checks.check_table(with_models(read_tables(tmp_path / "faulty.csv")[0].rows), [rule]) == []
+    )
 
 
 def overlapping(**shares: float) -> list[str]:
@@ -356,7 +358,8 @@ def test_v410_compares_the_training_time_of_a_table_with_its_step_times(tmp_path
     for steps, rules in ((2000, []), (1000, ["V410"])):
         (tmp_path / "t.csv").write_text(text.format(steps), encoding="utf-8")
         assert [
-            finding.rule for finding in checks.check_table(with_models(read_tables(tmp_path / "t.csv")[0].rows))
+            finding.rule
+            for finding in checks.check_table(with_models(read_tables(tmp_path / "t.csv")[0].rows))
         ] == rules
 
 
@@ -365,7 +368,8 @@ def test_v101_checks_the_class_counts_of_a_table(tmp_path: Path) -> None:
         "method,accuracy,train_class_counts\nLoRA,0.9,500;0\n", encoding="utf-8"
     )
     assert [
-        finding.rule for finding in checks.check_table(with_models(read_tables(tmp_path / "t.csv")[0].rows))
+        finding.rule
+        for finding in checks.check_table(with_models(read_tables(tmp_path / "t.csv")[0].rows))
     ] == ["V101"]
 
 

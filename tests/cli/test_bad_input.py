@@ -513,7 +513,10 @@ def test_read_table_with_damaged_file(
     table = outcome(lambda: read_tables(path)[0], "fuzzed.table")
     if table is not None:
         assert all(row.name for row in table.rows)
-        assert all(len(str(finding).splitlines()) == 1 for finding in check_table(with_models(table.rows), ()))
+        assert all(
+            len(str(finding).splitlines()) == 1
+            for finding in check_table(with_models(table.rows), ())
+        )
 
 
 # data

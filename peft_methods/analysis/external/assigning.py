@@ -135,6 +135,8 @@ def _method_column(
         other = max(shares, key=lambda header: shares[header])
         is_clear = named[best] > 0 or clarity[best] == 0 or shares[other] < 0.5
         return best if is_clear else other
+    if clarity and not raw.headers.count(""):
+        return min(clarity, key=lambda header: clarity[header])
     first = raw.headers[0] if raw.headers else ""
     if not first and any(cells.get("", ())) and not all(t.isdecimal() for t in cells[""]):
         return first
@@ -188,9 +190,7 @@ def _factor(header: str, column: Column) -> float | None:
 
 def _of_unknown(headers: Sequence[str]) -> str:
     """Name the unknown columns, each with the nearest known name."""
-    known = [
-        spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3
-    ]
+    known = [spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3]
     names = [
         f"{header!r} ({hint.strip().rstrip('?').replace('Did', 'did')}?)"
         if (hint := nearest(header.replace(" ", "_"), known))

@@ -257,9 +257,7 @@ COLUMNS = (
         "dev_size",
     ),
     _column("test_rows", "count", "test_size test_samples test_examples n_test test_set_size"),
-    _column(
-        "train_losses", "loss", "train_loss training_loss training_losses loss", series=True
-    ),
+    _column("train_losses", "loss", "train_loss training_loss training_losses loss", series=True),
     _column(
         "validation_losses",
         "loss",

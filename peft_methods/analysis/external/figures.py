@@ -21,7 +21,9 @@ from peft_methods.utils.units import (
 PERCENT = r"~?\d{1,3}(?:\.\d+)?\s*%"
 COUNT_AND_SHARE = re.compile(rf"(?P<count>[^%()|]+?)\s*[(|/\[]\s*(?P<share>{PERCENT})\s*[)\]]?")
 SHARE_AND_COUNT = re.compile(rf"(?P<share>{PERCENT})\s*[(|/\[]\s*(?P<count>[^%()]+?)\s*[)\]]?")
-COUNT_OF_TOTAL = re.compile(r"(?P<count>[^/%()]*\d[^/%()]*?)\s*(?:/|\bof\b)\s*(?P<total>[^/%()]*\d[^/%()]*)")
+COUNT_OF_TOTAL = re.compile(
+    r"(?P<count>[^/%()]*\d[^/%()]*?)\s*(?:/|\bof\b)\s*(?P<total>[^/%()]*\d[^/%()]*)"
+)
 BYTES_FROM = 1e8  # a bare memory from here on can be in bytes only: as MB it would be 100 TB
 MOST_NAMED = 3  # bad cells of a column that are named one by one
 
@@ -121,12 +123,13 @@ def _into_base_units(found: Figures, meaning: Meaning, bad: dict[int, str]) -> N
     """
     column, factor = meaning.column, meaning.factor
     cells: list[list[Quantity]] = [
-        list(value) if column.is_series else [value] * (value is not None)
-        for value in found.values
+        list(value) if column.is_series else [value] * (value is not None) for value in found.values
     ]
     bare = [[one for one in cell if not one.unit] for cell in cells]
     if factor is None and column.kind in {"seconds", "bytes", "joules"} and any(bare):
-        of_bytes = column.kind == "bytes" and all(one.value >= BYTES_FROM for c in bare for one in c)
+        of_bytes = column.kind == "bytes" and all(
+            one.value >= BYTES_FROM for c in bare for one in c
+        )
         if not meaning.is_bare and not of_bytes:
             found.lacks_unit = not any(one.unit for cell in cells for one in cell)
             bad |= {row: f"{cell[0].text!r} has no unit" for row, cell in enumerate(bare) if cell}

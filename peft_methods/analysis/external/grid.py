@@ -30,7 +30,9 @@ def table_of_grid(title: str, lines: Sequence[Sequence[Cell]], headers: int) -> 
     width = max((len(line) for line in grid), default=0)
     names = [
         " ".join(
-            dict.fromkeys(line[place] for line in grid[:headers] if place < len(line) and line[place])
+            dict.fromkeys(
+                line[place] for line in grid[:headers] if place < len(line) and line[place]
+            )
         )
         for place in range(width)
     ]

@@ -13,31 +13,78 @@ from peft_methods.utils.units import UNITS, unit_of
 
 # Words that tell nothing.
 FILLERS = frozenset(
-    "of the a in and our number no num count amount figure final reported approx approximate "
-    "estimated value used used reset actual measured usage".split()
+    [
+        "of",
+        "the",
+        "a",
+        "in",
+        "and",
+        "our",
+        "number",
+        "no",
+        "num",
+        "count",
+        "amount",
+        "figure",
+        "final",
+        "reported",
+        "approx",
+        "approximate",
+        "estimated",
+        "value",
+        "used",
+        "used",
+        "reset",
+        "actual",
+        "measured",
+        "usage",
+    ]
 )
 # The first words of a name with a path, as trackers write it: params.learning_rate.
 PATHS = frozenset(
-    "params param metrics metric config configs summary hyperparameters hparams args arguments "
-    "run results result info settings tags data performance stats statistics".split()
+    [
+        "params",
+        "param",
+        "metrics",
+        "metric",
+        "config",
+        "configs",
+        "summary",
+        "hyperparameters",
+        "hparams",
+        "args",
+        "arguments",
+        "run",
+        "results",
+        "result",
+        "info",
+        "settings",
+        "tags",
+        "data",
+        "performance",
+        "stats",
+        "statistics",
+    ]
 )
 # First words that change what a figure is about, so that they may go for some kinds only:
 # eval/f1 is an F1, but eval_runtime is no training time.
 PATHS_BY_KIND = {
     "eval": {"score"}, "evaluation": {"score", "share"}, "test": {"score"}, "best": {"score"},
-    "train": {"count", "plain", "bytes", "joules"}, "training": {"count", "plain", "bytes", "joules"},
+    "train": {"count", "plain", "bytes", "joules"},
+    "training": {"count", "plain", "bytes", "joules"},
 }  # fmt: skip
 CLOCK_WORDS = ["hh", "h", "mm", "ss"]  # of `Time (hh:mm:ss)`: the form of the values, no unit
-DATA_SETS = frozenset(
-    "sst2 sst5 mrpc cola qqp mnli mnlim mnlimm qnli rte wnli stsb glue superglue boolq cb copa wic "
-    "multirc record imdb agnews yelp yelp2 yelp5 dbpedia trec banking77 clinc150 emotion squad "
-    "squadv1 squadv2 squad2 conll2003 conll03 wnut17 gsm8k math mmlu mmlupro bbh arc arcc arce "
-    "arceasy arcchallenge hellaswag winogrande piqa siqa obqa openbookqa csqa commonsenseqa "
-    "truthfulqa triviaqa naturalquestions nq humaneval mbpp ifeval gpqa aqua svamp mawps multiarith "
-    "addsub singleeq cnndm xsum samsum e2e webnlg dart wmt14 wmt16 cifar10 cifar100 imagenet "
-    "food101 flowers102 pets cars dtd eurosat svhn xnli pawsx paws anli hans medqa medmcqa "
-    "pubmedqa ceval cmmlu drop race hotpotqa metamathqa".split()
-)
+NAMES = """
+sst2 sst5 mrpc cola qqp mnli mnlim mnlimm qnli rte wnli stsb glue superglue boolq cb copa
+wic multirc record imdb agnews yelp yelp2 yelp5 dbpedia trec banking77 clinc150 emotion
+squad squadv1 squadv2 squad2 conll2003 conll03 wnut17 gsm8k math mmlu mmlupro bbh arc arcc
+arce arceasy arcchallenge hellaswag winogrande piqa siqa obqa openbookqa csqa
+commonsenseqa truthfulqa triviaqa naturalquestions nq humaneval mbpp ifeval gpqa aqua
+svamp mawps multiarith addsub singleeq cnndm xsum samsum e2e webnlg dart wmt14 wmt16
+cifar10 cifar100 imagenet food101 flowers102 pets cars dtd eurosat svhn xnli pawsx paws
+anli hans medqa medmcqa pubmedqa ceval cmmlu drop race hotpotqa metamathqa
+"""
+DATA_SETS = frozenset(NAMES.split())
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ def from_html(path: Path, text: str) -> tuple[RawTable, ...]:
     parser.feed(text)
     parser.close()
     return tuple(
-        table_of_grid(table.title, table.rows, table.headers) for table in parser.tables if table.rows
+        table_of_grid(table.title, table.rows, table.headers)
+        for table in parser.tables
+        if table.rows
     )
 
 

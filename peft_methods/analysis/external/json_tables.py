@@ -89,7 +89,7 @@ def one_run(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def name_of_run(path: Path) -> str:
-    """Return the name that a run's file gives it: its own, or its folder's if it is a common one."""
+    """Return the name that a file gives its run: its own, or its folder's if that is common."""
     common = {
         "results", "result", "metrics", "all_results", "train_results", "eval_results",
         "trainer_state", "trainer_log", "summary", "run", "config", "output", "log",
@@ -103,12 +103,12 @@ def name_of_run(path: Path) -> str:
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """Flatten nested objects: `{"metrics": {"f1": 0.9}}` has the name `metrics.f1`."""
     found: dict[str, str] = {}
-    stack = [(str(name), value, above) for name, value in reversed(values.items())]
+    stack = [(str(name), value, above) for name, value in reversed(list(values.items()))]
     while stack:
         name, value, path = stack.pop()
         full = f"{path}.{name}" if path else name
         if isinstance(value, dict):
-            stack += [(str(inner), one, full) for inner, one in reversed(value.items())]
+            stack += [(str(inner), one, full) for inner, one in reversed(list(value.items()))]
         elif (text := _as_text(value)) is not None:
             found[full] = text
     return found

@@ -30,7 +30,10 @@ def from_latex(path: Path, text: str) -> tuple[RawTable, ...]:
 
 
 def _title(text: str, found: re.Match[str]) -> str:
-    start, end = text.rfind("\\begin{table", 0, found.start()), text.find("\\end{table", found.end())
+    start, end = (
+        text.rfind("\\begin{table", 0, found.start()),
+        text.find("\\end{table", found.end()),
+    )
     around = text[max(start, 0) : end if end >= 0 else len(text)]
     place = around.find("\\caption{")
     if start < 0 or place < 0:
@@ -61,7 +64,8 @@ def _without_columns(name: str, body: str) -> str:
 
 
 def _table(title: str, body: str) -> RawTable:
-    lines, rows, headers = _split(body, "\\\\"), [], 0
+    lines, headers = _split(body, "\\\\"), 0
+    rows: list[list[Cell]] = []
     for number, line in enumerate(lines):
         if number and not headers and HEADER_END.search(line):
             headers = len(rows)

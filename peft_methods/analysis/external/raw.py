@@ -73,9 +73,7 @@ def _unique(headers: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def of_records(
-    title: str, records: Sequence[dict[str, str]], *, is_run: bool = False
-) -> RawTable:
+def of_records(title: str, records: Sequence[dict[str, str]], *, is_run: bool = False) -> RawTable:
     """Make a table of records that map a header to a text; missing ones are empty."""
     headers = list(dict.fromkeys(name for record in records for name in record))
     return raw_table(

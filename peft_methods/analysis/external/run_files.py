@@ -15,19 +15,15 @@ Texts = dict[str, str]
 
 def run_records(path: Path, values: Any) -> list[Texts] | None:
     """Return the runs of a file of a known program; None for any other."""
-    if isinstance(values, list) and values and all(_is_step(one) for one in values):
-        return [{"method": _name(path), **of_log(values)}]
-    if isinstance(values, list) and values and all(_is_peft(one) for one in values):
-        return [_of_peft(one) for one in values]
-    if not isinstance(values, dict):
-        return None
+    if isinstance(values, list):
+        if values and all(_is_step(one) for one in values):
+            return [{"method": _name(path), **of_log(values)}]
+        return [_of_peft(one) for one in values] if values and all(map(_is_peft, values)) else None
     if _is_peft(values):
         return [_of_peft(values)]
-    if isinstance(values.get("log_history"), list):
+    if isinstance(values, dict) and isinstance(values.get("log_history"), list):
         return [{"method": _name(path), **of_state(values)}]
-    if _is_lm_eval(values):
-        return _of_lm_eval(path, values)
-    return None
+    return _of_lm_eval(path, values) if _is_lm_eval(values) else None
 
 
 def _name(path: Path) -> str:
@@ -147,8 +143,8 @@ def of_log(steps: Sequence[Mapping[str, Any]]) -> Texts:
     )
 
 
-def _is_lm_eval(values: Mapping[str, Any]) -> bool:
-    results = values.get("results")
+def _is_lm_eval(values: Any) -> bool:
+    results = _inside(values, "results")
     return isinstance(results, dict) and any(
         isinstance(task, dict) and any("," in name or name == "alias" for name in task)
         for task in results.values()
