@@ -41,12 +41,13 @@ def _inner(match: re.Match[str]) -> str:
 def without_latex(text: str) -> str:
     r"""Turn a cell of LaTeX into plain text: `\textbf{93.6}$\pm$0.4` is `93.6±0.4`."""
     text = re.sub(DROPPED, "", text)
-    text = re.sub(r"\\([%&#_$])", lambda m: {"%": "%", "_": "_"}.get(m[1], m[1] + ""), text)
+    text = re.sub(r"\\([%&#_$])", r"\1", text)
     text = re.sub(r"\\[,;:!]|\{,\}", lambda m: "," if m[0] == "{,}" else "", text)
     text = re.sub(r"\\\\|(?<!\\)~|\\ ", " ", text).replace("$", "")
     text = re.sub(
-        r"\\([a-zA-Z]+)\*?\s*", lambda m: PLAIN_SYMBOLS.get(m[1], "") if m[1] else "", text
+        r"\\([a-zA-Z]+)\*?\s*", lambda m: PLAIN_SYMBOLS.get(m[1], ""), text
     )
+    text = re.sub(r"\{\{([^{}]*)\}\}", r"{\1}", text)
     # 10^{-4} is a number, other superscripts are marks of footnotes (IA^3 is a name)
     text = re.sub(r"\^\{?([*†‡§¶★a-z])\}?(?![a-z])", "", text)
     text = re.sub(r"(\d)\s*_\{?\s*(?:±\s*)?(\d*\.?\d+)\s*\}?", r"\1 ± \2", text)
