@@ -44,9 +44,7 @@ def without_latex(text: str) -> str:
     text = re.sub(r"\\([%&#_$])", r"\1", text)
     text = re.sub(r"\\[,;:!]|\{,\}", lambda m: "," if m[0] == "{,}" else "", text)
     text = re.sub(r"\\\\|(?<!\\)~|\\ ", " ", text).replace("$", "")
-    text = re.sub(
-        r"\\([a-zA-Z]+)\*?\s*", lambda m: PLAIN_SYMBOLS.get(m[1], ""), text
-    )
+    text = re.sub(r"\\([a-zA-Z]+)\*?\s*", lambda m: PLAIN_SYMBOLS.get(m[1], ""), text)
     text = re.sub(r"\{\{([^{}]*)\}\}", r"{\1}", text)
     # 10^{-4} is a number, other superscripts are marks of footnotes (IA^3 is a name)
     text = re.sub(r"\^\{?([*†‡§¶★a-z])\}?(?![a-z])", "", text)

@@ -134,7 +134,7 @@ def _into_base_units(found: Figures, meaning: Meaning, bad: dict[int, str]) -> N
             found.lacks_unit = not any(one.unit for cell in cells for one in cell)
             bad |= {row: f"{cell[0].text!r} has no unit" for row, cell in enumerate(bare) if cell}
     is_share = column.kind in {"share", "score"}
-    percent = [is_share and any(abs(one.value) > 1 for one in cell) for cell in bare]
+    percent = [is_share and any(1 < abs(one.value) <= 100 for one in cell) for cell in bare]
     if not column.is_series:
         percent = [any(percent)] * len(cells)
     _name_doubtful(column, factor, bare, percent, bad)

@@ -73,6 +73,7 @@ PATHS_BY_KIND = {
     "train": {"count", "plain", "bytes", "joules"},
     "training": {"count", "plain", "bytes", "joules"},
 }  # fmt: skip
+QUALITY = frozenset(["acc", "accuracy", "score", "em", "f1", "mcc", "test", "dev"])
 CLOCK_WORDS = ["hh", "h", "mm", "ss"]  # of `Time (hh:mm:ss)`: the form of the values, no unit
 NAMES = """
 sst2 sst5 mrpc cola qqp mnli mnlim mnlimm qnli rte wnli stsb glue superglue boolq cb copa
@@ -179,9 +180,7 @@ def _sorted(column: Column) -> tuple[tuple[list[str], ...], ...]:
 def data_set_of(text: str) -> str | None:
     """Return the short name of a known data set, `sst2` for `SST-2 (Acc)`; None for none."""
     words = re.findall(r"[^\W_]+", re.sub(r"\([^()]*\)", "", text).casefold())
-    while words and words[-1] in {"acc", "accuracy", "score", "em", "f1", "mcc", "test", "dev"}:
-        words.pop()
-    name = "".join(words)
+    name = "".join(word for word in words if word not in QUALITY)
     return name if name in DATA_SETS else None
 
 
