@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_methods.cli.audit_options import add_reading_options, mapping_of
 from peft_methods.cli.parsing import silenced_of
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.words import counted
@@ -31,6 +32,7 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     command.add_argument(
         "file", type=Path, help="a CSV or JSON table, or a folder of this project's records"
     )
+    add_reading_options(command)
     command.add_argument(
         "--silence", metavar="V105,V301", help="skip these rules; the output lists them"
     )
@@ -46,7 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
     path: Path = arguments.file
-    findings, rows, remarks = _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
+    findings, rows, remarks = (
+        _of_folder(path, silent)
+        if path.is_dir() and _holds_records(path)
+        else _of_file(path, silent, arguments)
+    )
     for remark in remarks:
         print(visible(remark), file=sys.stderr)
     for finding in findings:
@@ -58,17 +64,30 @@ def run(arguments: argparse.Namespace) -> int:
     return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
 
 
-def _of_file(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+def _of_file(
+    path: Path, silent: Collection[str], arguments: argparse.Namespace
+) -> tuple[list[Finding], int, tuple[str, ...]]:
     from peft_methods.analysis.checks import check_table
-    from peft_methods.analysis.external.tables import read_table
+    from peft_methods.analysis.external.rows import with_models
+    from peft_methods.analysis.external.tables import read_tables
 
-    table = read_table(path)
-    return check_table(table.rows, silent), len(table.rows), table.ignored
+    tables = read_tables(path, arguments.table, mapping_of(arguments.map))
+    return (
+        [finding for table in tables for finding in check_table(with_models(table.rows), silent)],
+        sum(len(table.rows) for table in tables),
+        tuple(remark for table in tables for remark in table.ignored),
+    )
+
+
+def _holds_records(path: Path) -> bool:
+    from peft_methods.runs.store import Store
+
+    return bool(Store(path).records()[0])
 
 
 def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
     from peft_methods.analysis.checks import run_checks
-    from peft_methods.analysis.external.rows import TableError
+    from peft_methods.analysis.external.tables import TableError
     from peft_methods.runs.store import Store
 
     records, bad = Store(path).records()

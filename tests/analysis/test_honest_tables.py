@@ -11,7 +11,8 @@ from peft_methods.analysis.checks import check_table
 from peft_methods.analysis.checks.parameter_counts import models_named, verdict
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
-from peft_methods.analysis.external.tables import TableError, read_table
+from peft_methods.analysis.external.rows import with_models
+from peft_methods.analysis.external.tables import TableError, read_tables
 
 # Counts that PEFT (0.21) gives with task_type SEQ_CLS and two classes, or counts that include a
 # pooler trained with the head.
@@ -103,7 +104,9 @@ QLoRA,1100,5
 
 def findings_in(path: Path) -> list[str]:
     return [
-        str(finding) for finding in check_table(read_table(path).rows) if finding.severity != "note"
+        str(finding)
+        for finding in check_table(with_models(read_tables(path)[0].rows))
+        if finding.severity != "note"
     ]
 
 
@@ -153,7 +156,7 @@ def test_rules_find_nothing_in_forty_correct_rows(tmp_path: Path) -> None:
 
 
 def rows_of(path: Path) -> tuple[ResultRow, ...]:
-    return read_table(path).rows
+    return with_models(read_tables(path)[0].rows)
 
 
 COMMAS = "method;accuracy;trainable_parameters;train_time;peak_memory_gb;learning_rate;torch\n{}"
@@ -189,10 +192,12 @@ def test_read_table_reads_thousands_if_no_comma_can_be_a_decimal(tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["0,933", "0,93"])
-def test_read_table_refuses_a_decimal_comma_among_points(text: str, tmp_path: Path) -> None:
+def test_a_decimal_comma_among_points_costs_its_cell(text: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f'method,learning_rate\nLoRA,"{text}"\n', encoding="utf-8")
-    with pytest.raises(TableError, match=r"'0,933?' is not a number.*decimal point"):
-        read_table(tmp_path / "t.csv")
+    (table,) = read_tables(tmp_path / "t.csv")
+    assert table.rows[0].learning_rate is None
+    assert f"row 1: {text!r} is not a number" in table.ignored[0]
+    assert "decimal point" in table.ignored[0]
 
 
 def test_read_table_reads_non_breaking_spaces(tmp_path: Path) -> None:
@@ -231,7 +236,7 @@ def test_read_table_refuses_json_columns_of_different_length(tmp_path: Path) -> 
         '{"method": ["Full", "LoRA"], "accuracy": [0.9]}', encoding="utf-8"
     )
     with pytest.raises(TableError, match="columns differ in length"):
-        read_table(tmp_path / "t.json")
+        read_tables(tmp_path / "t.json")
 
 
 def test_read_table_reads_spaces_between_thousands(tmp_path: Path) -> None:
@@ -250,13 +255,11 @@ def test_read_table_ignores_other_lists_in_a_json_object(tmp_path: Path) -> None
     assert [row.accuracy for row in rows_of(tmp_path / "t.json")] == [1.0]
 
 
-def test_read_table_refuses_shares_among_percentages(tmp_path: Path) -> None:
+def test_a_share_among_percentages_costs_its_cell(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("method,accuracy\nLoRA,0.93\nQLoRA,93.1\n", encoding="utf-8")
-    with pytest.raises(
-        TableError,
-        match=r"'accuracy' mixes '0.93' with percentages. Write shares \(0.93\) or percent \(93\)",
-    ):
-        read_table(tmp_path / "t.csv")
+    (table,) = read_tables(tmp_path / "t.csv")
+    assert [row.accuracy for row in table.rows] == [None, pytest.approx(0.931)]
+    assert "row 1: '0.93' stands among percentages; write shares" in table.ignored[0]
     (tmp_path / "t.csv").write_text(
         "method,accuracy\nLoRA,0\nQLoRA,93.1\nIA3,0.93%\n", encoding="utf-8"
     )

@@ -1,51 +1,67 @@
-"""Rows of an external table converted into `ResultRow` objects for the rules."""
+"""Figures of an external table converted into `ResultRow` objects for the rules."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from peft_methods.analysis.checks.parameter_counts import models_named, models_of_size
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
-from peft_methods.analysis.external.columns import method_of
+from peft_methods.analysis.external.figures import Figures
+from peft_methods.analysis.external.headers import method_of
 from peft_methods.methods.registry import METHODS
-from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.units import Quantity
-
-
-class TableError(PeftMethodsError):
-    """A file that holds no usable table."""
-
-
-def result_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[ResultRow, str]]:
-    """Return each row, and the name of its model."""
-    names = columns["method"]
-    for number, name in enumerate(names, 1):
-        if not name:
-            raise TableError(f"{path}: row {number} names no method. Fill in its 'method' column.")
-        if names.index(name) != number - 1:
-            raise TableError(
-                f"{path}: rows {names.index(name) + 1} and {number} are both {name!r}. "
-                "Give each method one row."
-            )
-    lines = [{name: values[row] for name, values in columns.items()} for row in range(len(names))]
-    return [(result_row(line), line.get("model") or "") for line in lines]
-
 
 # Fields of `ResultRow` that hold one number.
 PLAIN_FIELDS = (
     "accuracy", "validation_accuracy", "train_accuracy", "majority", "train_rows",
     "validation_rows", "test_rows", "epochs", "steps_per_epoch", "batch_size", "max_length",
-    "learning_rate", "train_seconds", "step_seconds",
+    "learning_rate", "train_seconds", "step_seconds", "samples_per_second", "total_steps", "seed",
+    "rank", "virtual_tokens",
 )  # fmt: skip
 SERIES = ("train_losses", "validation_losses", "validation_accuracies")
-TEXTS = ("data", "precision", "device")
+TEXTS = ("data", "precision", "device", "task", "bias")
+
+RANK = re.compile(r"\b(?:lora[_ -]?)?(?:r|rank)\s*[=:_-]?\s*(\d{1,4})\b", re.IGNORECASE)
+TOKENS = re.compile(r"\b(\d{1,4})\s*(?:virtual |soft |prompt |prefix )?tokens?\b", re.IGNORECASE)
+TARGETS = re.compile(r"(?<![\w+/])[qkvo](?:\s*[+/&,]\s*[qkvo])+(?![\w+/])", re.IGNORECASE)
 
 
-def result_row(line: Mapping[str, Any]) -> ResultRow:
+def rows_of(columns: Mapping[str, Figures], names: Sequence[str]) -> tuple[ResultRow, ...]:
+    """Return a row for each line whose name is not empty; `line` is its place in the table."""
+    found = []
+    for place, name in enumerate(names):
+        if name:
+            values = {field: figures.values[place] for field, figures in columns.items()}
+            row = result_row({**values, "method": name}, place)
+            found.append(_completed(row, columns, values, place))
+    return tuple(found)
+
+
+def _completed(
+    row: ResultRow, columns: Mapping[str, Figures], values: Mapping[str, Any], place: int
+) -> ResultRow:
+    """Add the other scores, what stands beside a count, and whether memory ran out."""
+    counts = columns.get("trainable_parameters")
+    share = counts.shares[place] if counts else None
+    total = counts.totals[place] if counts else None
+    return replace(
+        row,
+        scores={
+            field: values[field].value
+            for field, figures in columns.items()
+            if figures.column.is_score and values[field] is not None
+        },
+        trainable_share=row.trainable_share or rounded_count(share),
+        total=row.total or rounded_count(total),
+        out_of_memory=any(place in figures.memory_ran_out for figures in columns.values()),
+    )
+
+
+def result_row(line: Mapping[str, Any], place: int = 0) -> ResultRow:
     """Make one row; `line` maps a column's field to its text, quantity or series."""
     given: dict[str, Any] = {
         name: line[name].value for name in PLAIN_FIELDS if line.get(name) is not None
@@ -60,22 +76,42 @@ def result_row(line: Mapping[str, Any]) -> ResultRow:
     }
     if tested := sum(counts.get("test", ())):
         given = {"test_rows": tested, "majority": max(counts["test"]) / tested} | given
-    time, most = line.get("train_seconds"), line.get("max_memory")
+    time, most, energy = line.get("train_seconds"), line.get("max_memory"), line.get("energy")
+    name = line["method"]
     return ResultRow(
-        name=line["method"],
-        method=method_of(line["method"]),
+        name=name,
+        line=place,
+        model=line.get("model") or "",
+        method=method_of(name),
         class_counts=counts,
         trainable=rounded_count(line.get("trainable_parameters")),
+        total=rounded_count(line.get("total_parameters")),
+        trainable_share=rounded_count(line.get("trainable_share")),
+        targets=_targets(line.get("targets") or "", name),
         rates=_numbers(line.get("learning_rates")),
         ranked=True,
         rounding=_rounding(line.get("validation_accuracy"), line.get("validation_accuracies")),
         loss_rounding=_rounding(None, line.get("validation_losses")),
         train_seconds_deviation=None if time is None else time.spread,
+        energy_joules=None if energy is None else energy.value,
         peak_memory=rounded_count(line.get("peak_memory")),
         maximum_memory=None if most is None else most.value,
         versions={package: line[package] for package in VERSIONS if line.get(package)},
-        **given,
+        **_named_settings(name) | given,
     )
+
+
+def _named_settings(name: str) -> dict[str, float]:
+    """Return the rank and the tokens among the words of a method: `LoRA (r=8)`, `20 tokens`."""
+    found = {"rank": RANK.search(name), "virtual_tokens": TOKENS.search(name)}
+    return {field: float(match[1]) for field, match in found.items() if match}
+
+
+def _targets(text: str, name: str) -> tuple[str, ...]:
+    """Return the target modules of a column, or those that a method's name lists: `Q+K+V`."""
+    if not text and (listed := TARGETS.search(name)):
+        text = listed[0].lower()
+    return tuple(part for part in re.split(r"[+/&,;\s\[\]'\"]+", text) if part)
 
 
 def _rounding(given: Quantity | None, log: Sequence[Quantity] | None) -> float:
@@ -102,20 +138,20 @@ def rounded_count(quantity: Quantity | None) -> RoundedCount | None:
     )
 
 
-def with_models(rows: list[tuple[ResultRow, str]]) -> tuple[ResultRow, ...]:
+def with_models(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
     """Add the candidate architectures to each row.
 
     They are those of the model that the row names, or else those whose size is what full
     fine-tuning trained.
     """
     full = next(
-        (row.trainable for row, _ in rows if row.method == METHODS.reference and row.trainable),
+        (row.trainable for row in rows if row.method == METHODS.reference and row.trainable),
         None,
     )
     by_size = models_of_size(full) if full else ()
     found = []
-    for row, model in rows:
-        architectures = models_named(model) if model else by_size
+    for row in rows:
+        architectures = models_named(row.model) if row.model else by_size
         # The parameter count of full fine-tuning reveals the number of classes.
         architectures = (
             tuple(architecture for architecture in architectures if architecture in by_size)

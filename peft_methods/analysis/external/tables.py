@@ -1,273 +1,127 @@
-"""Reading of plain tables made elsewhere (CSV or JSON) into the values that rules check."""
+"""Reading of tables made elsewhere into the rows that rules check."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from peft_methods.analysis.checks.row import ResultRow
-from peft_methods.analysis.external.columns import COLUMNS, TEXT, Column, column_of
-from peft_methods.analysis.external.rows import TableError, result_rows, with_models
+from peft_methods.analysis.external.assigning import Assigned, assigned
+from peft_methods.analysis.external.orientation import upright
+from peft_methods.analysis.external.raw import RawTable, TableError
+from peft_methods.analysis.external.rows import rows_of
+from peft_methods.analysis.external.sources import raw_tables
 from peft_methods.utils.errors import nearest
-from peft_methods.utils.units import (
-    Quantity,
-    UnitError,
-    has_decimal_comma,
-    parse,
-    parse_series,
-    with_points,
-)
 
-TextRow = dict[str, str]  # a row: header -> text
+__all__ = ["PlainTable", "TableError", "read_tables"]
 
 
 @dataclass(frozen=True)
 class PlainTable:
-    """The rows of a table, and a message for each unused column with the reason."""
+    """A table as it was read.
+
+    - `rows`: one for each line that names a method, without architectures; `row.line` is the place
+      in `cells`.
+    - `ignored`: what was not read and why, one line each.
+    - `title`: the nearest heading or caption, or the file's name.
+    - `headers`, `cells`: the texts as read, rows of cells aligned with the headers.
+    - `fields`: header -> the field of `ResultRow` that the column fills, where it was understood.
+    """
 
     rows: tuple[ResultRow, ...]
     ignored: tuple[str, ...]
+    title: str = ""
+    headers: tuple[str, ...] = ()
+    cells: tuple[tuple[str, ...], ...] = ()
+    fields: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class _Read:
-    """One column's values by row: quantities in base units, series of them, or texts."""
+def read_tables(
+    path: Path, number: int | None = None, mapping: Mapping[str, str] | None = None
+) -> tuple[PlainTable, ...]:
+    """Read the tables of results in a file, or in a folder of runs.
 
-    column: Column
-    header: str
-    values: Sequence[Any] = field(default_factory=tuple)
+    `number` chooses one table, from 1; otherwise tables without methods are left out, which the
+    first table's `ignored` says. `mapping` gives columns by hand: header -> field.
 
-
-def read_table(path: Path) -> PlainTable:
-    """Read a CSV or JSON file. Raises `TableError`, one line that names the file and place."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise TableError(
-            f"{path} is not a UTF-8 text file. Save the table as CSV or JSON."
-        ) from None
-    except OSError as error:
-        raise TableError(f"{path} cannot be read: {error.strerror}.") from None
-    if not text.strip():
-        raise TableError(
-            f"{path} is empty. Give a CSV file with a header line and one row per method, or a "
-            "JSON list with one object per method."
-        )
-    is_json = path.suffix.lower() == ".json" or (
-        path.suffix.lower() not in {".csv", ".tsv"} and text.lstrip()[0] in "[{"
-    )
-    headers, rows = _from_json(path, text) if is_json else _from_csv(path, text)
-    if not rows:
-        raise TableError(f"{path} has a header but no rows. Give one row per method.")
-    return _to_figures(path, headers, rows)
-
-
-def _from_csv(path: Path, text: str) -> tuple[list[str], list[TextRow]]:
-    first = text.lstrip("\n").partition("\n")[0]
-    # The first of equals wins: where commas separate columns, ; separates the values of a series.
-    separator = max("\t,;", key=first.count)
-    try:
-        lines = [
-            line
-            for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-            if any(cell.strip() for cell in line)
-        ]
-    except csv.Error as error:
-        raise TableError(f"{path} is not valid CSV: {error}. Check its quotes.") from None
-    if not lines:
-        raise TableError(
-            f"{path} has no header. Give a CSV file with a header line and one row per method."
-        )
-    headers = [header.strip() for header in lines[0]]
-    for number, line in enumerate(lines[1:], 1):
-        if len(line) != len(headers):
-            raise TableError(
-                f"{path}: row {number} has {len(line)} fields, but the header has {len(headers)}. "
-                f'Quote a value that contains {separator!r}, such as "124,647,170".'
-            )
-    if separator != "," and any(has_decimal_comma(cell) for line in lines[1:] for cell in line):
-        lines[1:] = [[with_points(cell) for cell in line] for line in lines[1:]]
-    return headers, [dict(zip(headers, line, strict=True)) for line in lines[1:]]
-
-
-def _from_json(path: Path, text: str) -> tuple[list[str], list[TextRow]]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TableError(
-            f"{path} is not valid JSON: {str(error).splitlines()[0]}. Correct the file."
-        ) from None
-    if isinstance(values, dict) and (columns := _columns_of(values)) is not None:
-        if len({len(column) for column in columns.values()}) > 1:
-            raise TableError(
-                f"{path}: its columns differ in length. Give each column a value for every "
-                "method, and null for a missing one."
-            )
-        values = [
-            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-        ]
-    elif isinstance(values, dict):
-        lists = [
-            value
-            for value in values.values()
-            if isinstance(value, list) and any(isinstance(row, dict) for row in value)
-        ]
-        by_name = [{"method": name, **row} for name, row in values.items() if isinstance(row, dict)]
-        values = (
-            lists[0]
-            if len(lists) == 1 and not by_name
-            else by_name
-            if len(by_name) == len(values)
-            else None
-        )
-    if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
-        raise TableError(
-            f"{path} holds no table. Give a JSON list with one object per method, or an object "
-            "that maps each method to one."
-        )
-    rows = [
-        {str(name): _as_text(path, name, value) for name, value in row.items()} for row in values
-    ]
-    headers = list(dict.fromkeys(name for row in rows for name in row))
-    return headers, [{name: row.get(name, "") for name in headers} for row in rows]
-
-
-def _columns_of(values: dict[str, Any]) -> dict[str, list[Any]] | None:
-    """Return an object's columns as lists; None if no column names the methods.
-
-    A column is a list, or an object by row index, as pandas writes it.
+    Raises `TableError`, one line that names the file and place, where nothing can be read.
     """
-    columns = {
-        name: list(column.values()) if isinstance(column, dict) else column
-        for name, column in values.items()
-    }
-    names_methods = any(
-        (found := column_of(name)) is not None and found[0].field == "method" for name in columns
-    )
-    return (
-        columns
-        if names_methods and all(isinstance(column, list) for column in columns.values())
-        else None
-    )
+    found = tuple(map(upright, raw_tables(path)))
+    mapping = mapping or {}
+    _check_headers(path, found, mapping)
+    if number is not None:
+        return (_plain(path, _chosen(path, found, number), mapping),)
+    tables, remarks, errors = [], [], []
+    for place, raw in enumerate(found, 1):
+        try:
+            tables.append(_plain(path, raw, mapping))
+        except TableError as error:
+            errors.append(error)
+            reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+            remarks.append(f"table {place} ({raw.title!r}) was not read: {reason}")
+    if not tables:
+        raise errors[0]
+    return (replace(tables[0], ignored=(*tables[0].ignored, *remarks)), *tables[1:])
 
 
-def _as_text(path: Path, name: str, value: Any) -> str:
-    if isinstance(value, list):
-        return ";".join(_as_text(path, name, one) for one in value)
-    if isinstance(value, dict):
-        raise TableError(
-            f"{path}: {name!r} is an object. Give a number, a text, or a list of them."
-        )
-    return "" if value is None else str(value)
+def _chosen(path: Path, found: Sequence[RawTable], number: int) -> RawTable:
+    if not 1 <= number <= len(found):
+        titles = "; ".join(f"{place} {raw.title!r}" for place, raw in enumerate(found, 1))
+        raise TableError(f"{path} has no table {number}. It has: {titles}.")
+    return found[number - 1]
 
 
-def _to_figures(path: Path, headers: list[str], rows: list[TextRow]) -> PlainTable:
-    ignored: list[str] = []
-    read: dict[str, _Read] = {}
-    for header in headers:
-        found = column_of(header)
-        if found is None:
-            known = [
-                spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3
-            ]
-            ignored.append(f"column {header!r} is unknown and was ignored.{nearest(header, known)}")
-            continue
-        column, factor = found
-        if column.field in read:
+def _check_headers(path: Path, found: Sequence[RawTable], mapping: Mapping[str, str]) -> None:
+    headers = [header for raw in found for header in raw.headers]
+    for header in mapping:
+        if header not in headers:
             raise TableError(
-                f"{path}: columns {read[column.field].header!r} and {header!r} both mean "
-                f"{column.field}. Keep one."
+                f"--map: {path} has no column {header!r}.{nearest(header, headers)} "
+                f"Columns: {', '.join(dict.fromkeys(headers))}."
             )
-        values = _in_base_units(
-            path,
-            column,
-            header,
-            _values(path, column, header, [row[header] for row in rows]),
-            factor,
-        )
-        if values is None:
-            ignored.append(
-                f"column {header!r} has no unit and was ignored. Rename it to "
-                f"{_with_unit(header, column)}, or add the unit to each value"
-            )
-        else:
-            read[column.field] = _Read(column, header, values)
-    if "method" not in read:
+
+
+def _plain(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> PlainTable:
+    """Convert one table. Raises `TableError` where no row names a method."""
+    if not raw.rows:
+        remark = raw.remarks[0] if raw.remarks else "it has a header but no rows"
+        raise TableError(f"{path}: {remark}.")
+    columns = assigned(raw, mapping)
+    names = _names(path, raw, columns)
+    unnamed = [
+        f"row {place} names no method and was not read"
+        for place, name in enumerate(names, 1)
+        if not name
+    ]
+    if len(unnamed) == len(names):
         raise TableError(
-            f"{path}: no column names the methods. Its columns: {', '.join(headers)}. "
-            "Rename one to 'method'."
+            f"{path}: row 1 names no method. Fill in its "
+            f"{columns.by_field['method'].header or 'first'!r} column."
         )
     return PlainTable(
-        with_models(result_rows(path, {name: one.values for name, one in read.items()})),
-        tuple(ignored),
+        rows_of(columns.by_field, names),
+        (*raw.remarks, *columns.remarks, *unnamed),
+        raw.title,
+        raw.headers,
+        raw.rows,
+        {one.header: one.column.row_field for one in columns.by_field.values()},
     )
 
 
-def _with_unit(header: str, column: Column) -> str:
-    return f"{header}_seconds" if column.kind == "seconds" else f"{header}_mb"
-
-
-def _values(path: Path, column: Column, header: str, texts: list[str]) -> list[Any]:
-    """Parse a column's values. They are not yet scaled by the unit in the header."""
-    found: list[Any] = []
-    for number, text in enumerate(texts, 1):
-        try:
-            parsed: Any = text.strip()
-            if column.kind != TEXT:
-                parsed = (
-                    parse_series(text, column.kind)
-                    if column.is_series
-                    else parse(text, column.kind)
-                )
-        except UnitError as error:
-            raise TableError(f"{path}: {header!r} in row {number}: {error}.") from None
-        found.append(parsed)
-    return found
-
-
-def _in_base_units(
-    path: Path, column: Column, header: str, values: list[Any], factor: float | None
-) -> list[Any] | None:
-    """Convert a column to base units; None if a time or size has no unit anywhere.
-
-    Shares above 1 are read as percent. In a column of single values, one of them makes the whole
-    column percent; in a column of series, it does so for its row only.
-    """
-    if column.kind == TEXT:
-        return values
-    cells: list[Sequence[Quantity]] = [
-        value if column.is_series else [value] * (value is not None) for value in values
-    ]
-    bare = [[one for one in cell if not one.unit] for cell in cells]
-    if factor is None and any(bare) and column.kind in {"seconds", "bytes"}:
-        return None
-    percent = [column.kind == "share" and any(one.value > 1 for one in cell) for cell in bare]
-    percent = percent if column.is_series else [any(percent)] * len(cells)
-    for one in (
-        one
-        for cell, written in zip(bare, percent, strict=True)
-        for one in cell
-        if written and factor is None
-    ):
-        if 0 < one.value <= 1:
-            raise TableError(
-                f"{path}: {header!r} mixes {one.text!r} with percentages. "
-                "Write shares (0.93) or percent (93)."
-            )
-    factors = [factor or (0.01 if written else 1.0) for written in percent]
-    scaled = [
-        tuple(one if one.unit else one.scaled(by) for one in cell)
-        for cell, by in zip(cells, factors, strict=True)
-    ]
-    for one in (one for cell in scaled for one in cell if column.kind == "share"):
-        if one.value > 1:
-            raise TableError(
-                f"{path}: {header!r} holds {one.text!r}, which is more than 100 %. "
-                "Write shares (0.93) or percent (93)."
-            )
-    return list(scaled) if column.is_series else [cell[0] if cell else None for cell in scaled]
+def _names(path: Path, raw: RawTable, columns: Assigned) -> list[str]:
+    """Return each row's method. Of runs that a program named, their name stands behind it."""
+    method = columns.by_field.get("method")
+    if method is None:
+        raise TableError(
+            f"{path}: no column names the methods. Its columns: {', '.join(raw.headers)}. "
+            f'Rename one to "method", or say which it is by --map "{raw.headers[0]}=method".'
+        )
+    names = list(method.values)
+    if raw.is_run and method.header == "method" and "name" in raw.headers:
+        place = raw.headers.index("name")
+        names = [
+            f"{name} {row[place]}".strip() if row[place] else name
+            for name, row in zip(names, raw.rows, strict=True)
+        ]
+    return names

@@ -1,0 +1,205 @@
+"""Which column of a raw table holds what: by its header, by hand, and by the form of its cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from peft_methods.analysis.external.columns import COLUMNS, TEXT, Column
+from peft_methods.analysis.external.figures import Figures, figures_of
+from peft_methods.analysis.external.grid import SECTION
+from peft_methods.analysis.external.headers import Meaning, data_set_of, meanings_of, method_of
+from peft_methods.analysis.external.raw import RawTable, TableError
+from peft_methods.utils.errors import nearest
+from peft_methods.utils.units import is_missing, unit_of
+
+PEFT_MEMORY = "accelerator_memory_max"  # of PEFT's method comparison, which writes base units
+MOST_UNKNOWN = 8  # unknown columns that the remark names
+
+
+@dataclass
+class Assigned:
+    """The understood columns of a table by field, and remarks about the others."""
+
+    by_field: dict[str, Figures] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+def assigned(raw: RawTable, mapping: Mapping[str, str]) -> Assigned:
+    """Find out what each column holds. Of two that mean the same, the clearer one is read.
+
+    `mapping` gives columns by hand: header -> field.
+    """
+    found, unknown, wanted = Assigned(), [], []
+    cells = {header: [row[at] for row in raw.rows] for at, header in enumerate(raw.headers)}
+    method = _method_column(raw, cells, mapping)
+    for header, texts in cells.items():
+        if header == method:
+            meanings: tuple[Meaning, ...] = (Meaning(_column_of_field("method"), None, -1),)
+        elif header in mapping:
+            meanings = (_by_hand(header, mapping[header]),)
+        elif header == SECTION:
+            meanings = (Meaning(_column_of_section(texts), None, 90),)
+        else:
+            meanings = tuple(one for one in meanings_of(header) if one.column.field != "method")
+            if PEFT_MEMORY in cells:
+                meanings = tuple(replace(one, is_bare=True) for one in meanings)
+            if not meanings and not meanings_of(header):
+                unknown.append(header)
+        if meanings:
+            wanted.append((header, meanings, texts))
+    # The clearest header of each column comes first.
+    for header, meanings, texts in sorted(wanted, key=lambda one: one[1][0].clarity):
+        _assign(found, header, meanings, texts)
+    order = {header: place for place, header in enumerate(raw.headers)}
+    found.remarks.sort(key=lambda remark: _place(remark, order))
+    if unknown:
+        found.remarks.append(_of_unknown(unknown))
+    return found
+
+
+def _place(remark: str, order: Mapping[str, int]) -> int:
+    return next((place for name, place in order.items() if repr(name) in remark), len(order))
+
+
+def _assign(
+    found: Assigned, header: str, meanings: Sequence[Meaning], texts: Sequence[str]
+) -> None:
+    """Take the first meaning that is free and that the cells fit."""
+    free = [one for one in meanings if one.column.field not in found.by_field]
+    if not free:
+        other = found.by_field[meanings[0].column.field].header
+        found.remarks.append(
+            f"columns {other!r} and {header!r} both mean {meanings[0].column.field}; only the "
+            "first of them was read"
+        )
+        return
+    tried = [_checked(figures_of(header, meaning, texts)) for meaning in free]
+    best = next((one for one in tried if not one.is_empty or one.memory_ran_out), tried[0])
+    if best.lacks_unit:
+        found.remarks.append(
+            f"column {header!r} has no unit and was ignored. Rename it to "
+            f"{_with_unit(header, best.column)}, or add the unit to each value"
+        )
+        if not best.memory_ran_out:
+            return
+    else:
+        found.remarks += best.remarks
+    found.by_field[best.column.field] = best
+
+
+def _checked(figures: Figures) -> Figures:
+    """Empty a text column whose cells are numbers: `precision` of 0.93 is a quality."""
+    known = [text for text in figures.values if text]
+    if figures.column.field == "precision" and known:
+        numbers = sum(_is_share(text) for text in known)
+        if numbers == len(known):
+            figures.values = [""] * len(figures.values)
+    return figures
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text.rstrip("% ")) <= 100 and text not in {"4", "8", "16", "32"}
+    except ValueError:
+        return False
+
+
+def _with_unit(header: str, column: Column) -> str:
+    unit = {"seconds": "seconds", "bytes": "mb", "joules": "kwh"}[column.kind]
+    return f"{header}_{unit}"
+
+
+def _method_column(
+    raw: RawTable, cells: Mapping[str, list[str]], mapping: Mapping[str, str]
+) -> str | None:
+    """Return the header of the column that names the methods.
+
+    It is the one given by hand, else the one with a header for it whose cells are methods most
+    often, else an unnamed first column, else any whose cells are methods.
+    """
+    for header, name in mapping.items():
+        if header in cells and name in {"method", "name"}:
+            return header
+    shares = {header: _share_of_methods(texts) for header, texts in cells.items()}
+    clarity = {
+        header: meaning.clarity
+        for header in cells
+        for meaning in meanings_of(header)
+        if meaning.column.field == "method"
+    }
+    named = {header: shares[header] for header in clarity if any(cells[header])}
+    if named:
+        best = max(named, key=lambda header: (named[header] > 0.5, -clarity[header]))
+        other = max(shares, key=lambda header: shares[header])
+        is_clear = named[best] > 0 or clarity[best] == 0 or shares[other] < 0.5
+        return best if is_clear else other
+    if clarity and not raw.headers.count(""):
+        return min(clarity, key=lambda header: clarity[header])
+    first = raw.headers[0] if raw.headers else ""
+    if not first and any(cells.get("", ())) and not all(t.isdecimal() for t in cells[""]):
+        return first
+    texts = {
+        header: share
+        for header, share in shares.items()
+        if share >= 0.5 and (header == SECTION or _kind(header) in {None, TEXT})
+    }
+    return max(texts, key=lambda header: texts[header], default=None)
+
+
+def _kind(header: str) -> str | None:
+    found = meanings_of(header)
+    return found[0].column.kind if found else None
+
+
+def _share_of_methods(texts: Sequence[str]) -> float:
+    known = [text for text in texts if not is_missing(text)]
+    return sum(method_of(text) is not None for text in known) / len(known) if known else 0.0
+
+
+def _column_of_section(texts: Sequence[str]) -> Column:
+    """Headings within a table are data sets, or else models: either way they separate rows."""
+    known = [text for text in texts if text]
+    is_data = all(data_set_of(text) is not None for text in known)
+    return _column_of_field("data" if is_data else "model")
+
+
+def _column_of_field(name: str) -> Column:
+    return next(column for column in COLUMNS if column.field == name)
+
+
+def _by_hand(header: str, name: str) -> Meaning:
+    """Return the meaning that `--map` gives a column. Raises `TableError` for an unknown field."""
+    column = next((one for one in COLUMNS if name in {one.field, one.row_field}), None)
+    if column is None:
+        fields = [one.field for one in COLUMNS]
+        raise TableError(
+            f"--map: unknown field {name!r} for column {header!r}.{nearest(name, fields)} "
+            f"Allowed: {', '.join(fields)}."
+        )
+    return Meaning(column, _factor(header, column), -1)
+
+
+def _factor(header: str, column: Column) -> float | None:
+    """Return the factor of a unit that the header names as its last word."""
+    if column.kind == TEXT:
+        return None
+    return unit_of(["", *re.findall(r"[^\W_]+|%", header.casefold())], column.kind)[1]
+
+
+def _of_unknown(headers: Sequence[str]) -> str:
+    """Name the unknown columns, each with the nearest known name."""
+    known = [spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3]
+    names = [
+        f"{header!r} ({hint.strip().rstrip('?').replace('Did', 'did')}?)"
+        if (hint := nearest(header.replace(" ", "_"), known))
+        else repr(header)
+        for header in headers[:MOST_UNKNOWN]
+    ]
+    more = f" and {len(headers) - MOST_UNKNOWN} more" if len(headers) > MOST_UNKNOWN else ""
+    first = "column" if len(headers) == 1 else "columns"
+    return (
+        f"unknown {first}, not read: {', '.join(names)}{more}. "
+        f'Say what one holds by --map "{headers[0]}=FIELD"'
+    )

@@ -1,0 +1,30 @@
+"""Tables whose rows are metrics and whose columns are methods are turned."""
+
+from __future__ import annotations
+
+from peft_methods.analysis.external.headers import meanings_of, method_of
+from peft_methods.analysis.external.raw import RawTable, raw_table
+
+
+def upright(raw: RawTable) -> RawTable:
+    """Return the table with one row for each method.
+
+    It is turned where headers name methods, the first column names known columns, and the headers
+    themselves do not.
+    """
+    names, first = raw.headers[1:], [row[0] for row in raw.rows if row]
+    if not names or not first:
+        return raw
+    methods = sum(method_of(name) is not None for name in names)
+    known = sum(bool(meanings_of(name)) for name in first)
+    fields = sum(bool(meanings_of(name)) for name in names)
+    if methods * 2 < len(names) or known * 2 < len(first) or fields >= methods:
+        return raw
+    if any(method_of(name) is not None and not meanings_of(name) for name in first):
+        return raw
+    turned = raw_table(
+        raw.title,
+        ["method", *first],
+        [[name, *(row[place] for row in raw.rows)] for place, name in enumerate(names, 1)],
+    )
+    return RawTable(turned.title, turned.headers, turned.rows, (*raw.remarks, *turned.remarks))
