@@ -97,7 +97,8 @@ ENCODERS: dict[str, tuple[str, dict[str, Any], tuple[Row, ...]]] = {
         f"{ENCODER} conv_kernel_size",
         {"max_position_embeddings": 512, "type_vocab_size": 0, "position_biased_input": False}
         | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pad_token_id": 0}
-        | {"share_att_key": True, "position_buckets": 256, "norm_rel_ebd": "layer_norm"},
+        | {"share_att_key": True, "position_buckets": 256, "norm_rel_ebd": "layer_norm"}
+        | {"max_relative_positions": -1},
         (
             ("deberta-v3-xsmall", 128100, 384, 12, 6, 1536, 0),
             ("deberta-v3-small", 128100, 768, 6, 12, 3072, 0),
