@@ -75,7 +75,10 @@ def models_of_size(full: RoundedCount, head: HeadKind | None = None) -> tuple[Ar
     for model in models.known().values():
         for one in _with_size(model.architecture, full, head, exact=exact):
             key = replace(one, head_parameters=0)
-            found.setdefault(key, one)
+            plain = replace(key, labels=0)
+            # The fewest classes: other kinds of heads may have the same size with more.
+            if plain not in found or one.labels < found[plain].labels:
+                found[plain] = one
     few = [one for one in found.values() if one.labels <= FEW_CLASSES]
     return tuple(few or found.values())
 
@@ -102,7 +105,7 @@ def _whole_heads(
     architecture: Architecture, head: HeadKind | None, *, exact: bool
 ) -> Iterator[HeadSize]:
     """Yield the heads, the usual one first, and the encoder with or without its pooler."""
-    found = list(heads(architecture, head, vocabulary_of(architecture), exact=exact))
+    found = list(heads(architecture, head, vocabulary_of(architecture), any_classes=exact))
     yield from found[1:]
     yield found[0]
     if architecture.pooler:

@@ -12,7 +12,8 @@ from peft_methods.models.decoder_maps import DECODER_MAPS
 
 HeadKind = Literal["sequence", "token", "question", "language", "none"]
 MOST_CLASSES = 1000
-# Numbers of classes of a head whose count is rounded: those of usual data sets.
+# Numbers of classes of usual data sets. Others are tried for exact counts of usual settings only:
+# any number beside any setting would fit nearly any count.
 USUAL_CLASSES = (*range(1, 31), 42, 47, 50, 64, 77, 100, 101, 102, 120, 150, 151, 196, 200, 397)
 # Models with a dense layer in the head; BERT has its pooler instead. ModernBERT's has a norm in
 # place of biases.
@@ -55,7 +56,7 @@ def pooler_size(architecture: Architecture) -> int:
 
 
 def heads(
-    architecture: Architecture, kind: HeadKind | None, vocabulary: int, *, exact: bool
+    architecture: Architecture, kind: HeadKind | None, vocabulary: int, *, any_classes: bool = False
 ) -> Iterator[HeadSize]:
     """Yield what may be trained and counted beside the method: all kinds where `kind` is None.
 
@@ -64,7 +65,7 @@ def heads(
     """
     yield HeadSize(0, 0, (0,))
     hidden, width = architecture.hidden, architecture.embedding_width
-    labels = _classes(architecture, exact=exact)
+    labels = _classes(architecture, any_classes=any_classes)
     dense, bias = pooler_size(architecture), architecture.model_type not in UNBIASED
     if kind in (None, "sequence"):
         if architecture.model_type in DENSE_HEADS:
@@ -89,12 +90,12 @@ def heads(
         yield HeadSize(hidden * width + 3 * width + vocabulary, 0, (0,))
 
 
-def output_layer(architecture: Architecture, *, exact: bool) -> HeadSize:
+def output_layer(architecture: Architecture, *, any_classes: bool = False) -> HeadSize:
     """Return the last matrix of a head alone, without its dense layer."""
-    return HeadSize(0, architecture.hidden + 1, _classes(architecture, exact=exact))
+    return HeadSize(0, architecture.hidden + 1, _classes(architecture, any_classes=any_classes))
 
 
-def _classes(architecture: Architecture, *, exact: bool) -> tuple[int, ...]:
+def _classes(architecture: Architecture, *, any_classes: bool) -> tuple[int, ...]:
     if architecture.labels:
         return (architecture.labels,)
-    return tuple(range(1, MOST_CLASSES + 1)) if exact else USUAL_CLASSES
+    return tuple(range(1, MOST_CLASSES + 1)) if any_classes else USUAL_CLASSES

@@ -40,6 +40,9 @@ def dora_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers
 def _counts(architecture: Architecture, settings: Settings, *, with_lengths: bool) -> Numbers:
     depth = architecture.distinct_layers
     biases = (settings.bias,) if settings.bias in BIASES else BIASES
+    if settings.is_usual:
+        biases = (settings.bias,) if settings.bias in BIASES else BIASES[:1]
+    outer = {(0, 0)} if settings.is_usual else _outer(architecture, with_lengths=with_lengths)
     chosen = {
         (
             total(some, lambda one: one.inputs + one.outputs),
@@ -53,14 +56,16 @@ def _counts(architecture: Architecture, settings: Settings, *, with_lengths: boo
         sorted(
             (depth * sides + more, depth * lengths + more_lengths, depth * own + own_outer)
             for sides, lengths, own in chosen
-            for more, more_lengths in _outer(architecture, with_lengths=with_lengths)
+            for more, more_lengths in outer
             for own_outer in {0, architecture.hidden * (more > 0)}
         ),
         dtype=np.int64,
     )
     found = []
     if "none" in biases:
-        found.append(_times(_ranks(settings, RANKS), whole[:, 0], whole[:, 1]))
+        ranks = COMMON if settings.is_usual else RANKS
+        found.append(_times(_ranks(settings, ranks), whole[:, 0], whole[:, 1]))
+    if "none" in biases and not settings.is_usual:
         # Some layers only.
         own = np.array(sorted({one[:2] for one in chosen}), dtype=np.int64)
         some = _times(_ranks(settings, COMMON), own[:, 0], own[:, 1])

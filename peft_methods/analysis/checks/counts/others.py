@@ -62,7 +62,11 @@ def ia3_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
         {0, depth * sum(one.inputs for one in group), depth * sum(one.outputs for one in group)}
         for group in _targeted(architecture, settings)
     ]
-    outer = [{0, inputs, outputs} for inputs, outputs in outer_linear(architecture)]
+    outer = [
+        {0, inputs, outputs}
+        for inputs, outputs in outer_linear(architecture)
+        if not settings.is_usual
+    ]
     return _array({sum(one) for one in itertools.product(*sides, *outer)} - {0})
 
 
@@ -77,7 +81,10 @@ def _targeted(architecture: Architecture, settings: Settings):  # type: ignore[n
 
 def bitfit_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
     """Return every set of biases: those of some linear layers or norms, in all layers."""
-    return _array(sums_of_subsets(bias_groups(architecture)) - {0})
+    every = bias_groups(architecture)
+    if settings.is_usual:
+        return _array({architecture.encoder_biases} - {0})
+    return _array(sums_of_subsets(every) - {0})
 
 
 def adapter_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
@@ -89,6 +96,8 @@ def adapter_counts(architecture: Architecture, settings: Settings = ANY) -> Numb
         return place * (2 * hidden * width + bias * (width + hidden) + norm)
 
     choices = tuple(itertools.product((0, 2 * hidden), (0, 1), (1, 2)))
+    if settings.is_usual:
+        return _array({depth * block(width, *one) for width in WIDTHS for one in choices})
     found = {
         depth * block(width, *choice) for width in range(1, hidden + 1) for choice in choices
     }
@@ -107,16 +116,25 @@ def prefix_counts(architecture: Architecture, settings: Settings = ANY) -> Numbe
     hidden, vectors = architecture.hidden, _vectors(architecture)
     tokens = TOKENS if settings.virtual_tokens is None else (settings.virtual_tokens,)
     found = {some * vector for some in tokens for vector in vectors}
-    for inner in {*NETWORKS, hidden, hidden // 2}:
+    if settings.is_usual:
+        return _array({some * vector for some in tokens for vector in vectors if some % 5 == 0})
+    is_known = settings.virtual_tokens is not None
+    for inner in range(1, 2049) if is_known else {*NETWORKS, hidden, hidden // 2}:
         for vector in vectors:
             network = (hidden + 1) * inner + (inner + 1) * vector
             found |= {network + some * hidden for some in tokens} | {network}
     return _array(found)
 
 
-def prefix_limit(architecture: Architecture) -> int:
-    """Return the count from which a network of another size may have computed the prefix."""
-    return (architecture.hidden + 1) * 8 + 9 * min(_vectors(architecture))
+def prefix_limit(architecture: Architecture, settings: Settings) -> int:
+    """Return the count from which another network may have computed the prefix.
+
+    Such a network is at least 64 wide where the number of tokens is not known.
+    """
+    vector = min(_vectors(architecture))
+    if settings.virtual_tokens is not None:
+        return 2 * settings.virtual_tokens * max(_vectors(architecture))
+    return (architecture.hidden + 1) * 64 + 65 * vector
 
 
 def _vectors(architecture: Architecture) -> set[int]:
@@ -134,6 +152,8 @@ def _vectors(architecture: Architecture) -> set[int]:
 def prompt_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
     """Return an embedding for each token; an encoder-decoder may have some for either part."""
     tokens = range(1, 1001) if settings.virtual_tokens is None else (settings.virtual_tokens,)
+    if settings.is_usual and settings.virtual_tokens is None:
+        tokens = range(5, 101, 5)
     parts = (1, 2) if architecture.model_type == "t5" else (1,)
     width = architecture.embedding_width
     return _array({some * part * width for some in tokens for part in parts})

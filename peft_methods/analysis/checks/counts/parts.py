@@ -21,13 +21,15 @@ MPNET_BUCKETS, T5_BUCKETS = 32, 64  # T5: both of its stacks
 class Settings:
     """What is known of a method's settings. None or empty: not known, so anything is possible.
 
-    `targets` are roles of linear layers, or "all" for every linear layer.
+    `targets` are roles of linear layers, or "all" for every linear layer. `is_usual` leaves out
+    what is seldom seen: unusual ranks and widths, some layers only, layers outside the layers.
     """
 
     rank: int | None = None
     targets: tuple[str, ...] = ()
     bias: str | None = None
     virtual_tokens: int | None = None
+    is_usual: bool = False
 
 
 ANY = Settings()
@@ -102,9 +104,11 @@ def bias_groups(architecture: Architecture) -> tuple[int, ...]:
     linear = (depth * sum(one.biases for one in group) for group in groups(architecture))
     norms = architecture.sizes.norm_biases
     each = [depth * hidden] * (norms // hidden) if hidden and norms % hidden == 0 else [depth * norms]
-    return tuple(
-        size for size in (*linear, *each, architecture.sizes.outer_biases, hidden) if size
-    )
+    if not architecture.encoder_biases:
+        return ()
+    pooler = hidden * (architecture.model_type not in UNPOOLED)
+    sizes = (*linear, *each, architecture.sizes.outer_biases, pooler)
+    return tuple(size for size in sizes if size)
 
 
 def all_biases(architecture: Architecture) -> set[int]:

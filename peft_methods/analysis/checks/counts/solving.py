@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Literal
 
@@ -63,21 +64,27 @@ def verdict_on(
     numbers = _numbers(method, architecture, settings)
     if numbers is None or not len(numbers):
         return None
-    exact = count.low == count.high
     scope = METHODS[method].info.scope
     ranges = _ranges(count)
-    every = tuple(heads(architecture, head, vocabulary_of(architecture), exact=exact))
-    own = every if scope != "head" else tuple(one for one in every if one.fixed or one.each)
-    if any(_is_possible(numbers, some, own) for some in ranges):
-        return "fits"
+    rows = vocabulary_of(architecture)
+    every = [tuple(heads(architecture, head, rows))]
+    tried = [numbers]
+    if count.low == count.high:
+        every.append(tuple(heads(architecture, head, rows, any_classes=True)))
+        usual = _numbers(method, architecture, replace(settings, is_usual=True))
+        tried.append(numbers if usual is None else usual)
+    for some, sizes in zip(tried, every, strict=True):
+        own = sizes if scope != "head" else sizes[1:]
+        if any(_is_possible(some, limits, own) for limits in ranges):
+            return "fits"
     if architecture.model_type in DENSE_HEADS and head == "sequence":
-        last = (output_layer(architecture, exact=exact),)
-        if any(_is_possible(numbers, some, last) for some in ranges):
+        last = (output_layer(architecture),)
+        if any(_is_possible(numbers, limits, last) for limits in ranges):
             return "head missing"
     nothing = np.zeros(1, dtype=np.int64)
-    if scope == "part" and any(_is_possible(nothing, some, every[1:]) for some in ranges):
+    if scope == "part" and any(_is_possible(nothing, limits, every[0][1:]) for limits in ranges):
         return "nothing"
-    return None if _is_open(method, count, architecture) else "off"
+    return None if _is_open(method, count, architecture, settings) else "off"
 
 
 def has_form(method: str) -> bool:
@@ -108,10 +115,12 @@ def _is_possible(
     return False
 
 
-def _is_open(method: str, count: RoundedCount, architecture: Architecture) -> bool:
+def _is_open(
+    method: str, count: RoundedCount, architecture: Architecture, settings: Settings
+) -> bool:
     """Whether other settings than the usual ones may give so many parameters."""
     is_prefix = issubclass(METHODS[method], PTuningV2)
-    return is_prefix and count.low > others.prefix_limit(architecture)
+    return is_prefix and count.low > others.prefix_limit(architecture, settings)
 
 
 def _form(method: type[Method]) -> Form | None:
@@ -153,8 +162,6 @@ def _numbers(method: str, architecture: Architecture, settings: Settings) -> Num
 
 @cache
 def _without_head(architecture: Architecture) -> Architecture:
-    from dataclasses import replace
-
     return replace(architecture, head_parameters=0, labels=0)
 
 
