@@ -29,8 +29,17 @@ if TYPE_CHECKING:
     from peft_methods.analysis.checks.row import ResultRow
 
 __all__ = [
-    *("HeadKind", "Settings", "Verdict", "candidates", "has_closed_form", "head_of", "known_models"),
-    *("model_in", "models_named", "models_of_size", "row_verdict", "settings_of", "verdict"),
+    *(
+        "HeadKind",
+        "Settings",
+        "Verdict",
+        "candidates",
+        "has_closed_form",
+        "head_of",
+        "known_models",
+    ),
+    *("model_in", "models_named", "models_of_size", "row_verdict"),
+    *("setting_words", "settings_of", "verdict"),
 ]
 FEW_CLASSES = 30
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
@@ -176,3 +185,15 @@ def settings_of(row: ResultRow) -> Settings:
         row.bias,
         None if row.virtual_tokens is None else int(row.virtual_tokens),
     )
+
+
+def setting_words(row: ResultRow) -> str:
+    """Return the settings that a row names, for a message: " with rank 8 on query, value"."""
+    said = settings_of(row)
+    words = [
+        *([f"rank {said.rank}"] if said.rank else []),
+        *([f"{said.virtual_tokens} virtual tokens"] if said.virtual_tokens else []),
+        *([f"targets {', '.join(said.targets)}"] if said.targets else []),
+        *([f"bias {said.bias}"] if said.bias else []),
+    ]
+    return f" with {', '.join(words)}" if words else ""

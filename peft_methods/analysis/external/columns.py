@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from peft_methods.methods.registry import METHODS
 from peft_methods.utils.units import unit_of
 
 TEXT = "text"
@@ -121,11 +120,6 @@ COLUMNS = (
         for split in ("train", "validation", "test")
     ),
 )
-
-
-def method_of(name: str) -> str | None:
-    """The registered method that a table calls `name`; None for an unknown or unclear one."""
-    return METHODS.recognize(name)
 
 
 def column_of(header: str) -> tuple[Column, float | None] | None:

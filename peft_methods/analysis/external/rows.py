@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft_methods.analysis.checks.parameter_counts import models_named, models_of_size
+from peft_methods.analysis.checks.parameter_counts import candidates
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
-from peft_methods.analysis.external.columns import method_of
+from peft_methods.analysis.external.method_names import method_of
+from peft_methods.analysis.external.method_words import method_words
 from peft_methods.methods.registry import METHODS
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.units import Quantity
@@ -60,10 +61,15 @@ def result_row(line: Mapping[str, Any]) -> ResultRow:
     }
     if tested := sum(counts.get("test", ())):
         given = {"test_rows": tested, "majority": max(counts["test"]) / tested} | given
+    words = method_words(line["method"])
     time, most = line.get("train_seconds"), line.get("max_memory")
     return ResultRow(
         name=line["method"],
         method=method_of(line["method"]),
+        rank=words.rank,
+        targets=words.targets,
+        virtual_tokens=words.virtual_tokens,
+        bias=words.bias,
         class_counts=counts,
         trainable=rounded_count(line.get("trainable_parameters")),
         rates=_numbers(line.get("learning_rates")),
@@ -112,15 +118,10 @@ def with_models(rows: list[tuple[ResultRow, str]]) -> tuple[ResultRow, ...]:
         (row.trainable for row, _ in rows if row.method == METHODS.reference and row.trainable),
         None,
     )
-    by_size = models_of_size(full) if full else ()
     found = []
     for row, model in rows:
-        architectures = models_named(model) if model else by_size
         # The parameter count of full fine-tuning reveals the number of classes.
-        architectures = (
-            tuple(architecture for architecture in architectures if architecture in by_size)
-            or architectures
-        )
+        architectures = candidates(model, full)
         total = (
             architectures[0].encoder_parameters + architectures[0].head_parameters
             if architectures

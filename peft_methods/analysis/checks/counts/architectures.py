@@ -199,9 +199,7 @@ def _with_key(key: str) -> tuple[KnownModel, ...]:
     starts = (
         one
         for name, one in known().items()
-        if any(
-            "".join(_words(name)[:some]) == key for some in range(1, len(_words(name)))
-        )
+        if any("".join(_words(name)[:some]) == key for some in range(1, len(_words(name))))
     )
     return exact or tuple(starts)
 

@@ -71,7 +71,9 @@ def heads(
         if architecture.model_type in DENSE_HEADS:
             yield HeadSize(dense, hidden + 1, labels)
         else:
-            yield HeadSize(0, (width if architecture.model_type == "opt" else hidden) + bias, labels)
+            yield HeadSize(
+                0, (width if architecture.model_type == "opt" else hidden) + bias, labels
+            )
             if architecture.pooler:
                 yield HeadSize(dense, hidden + 1, labels)
             if not bias:

@@ -17,6 +17,7 @@ from peft_methods.analysis.checks.counts.parts import (
     vocabulary_of,
 )
 from peft_methods.models.architecture import Architecture
+from peft_methods.models.layer_parts import LinearLayer
 
 TOKENS = range(1, 513)
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # of adapters in some layers only
@@ -70,7 +71,9 @@ def ia3_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
     return _array({sum(one) for one in itertools.product(*sides, *outer)} - {0})
 
 
-def _targeted(architecture: Architecture, settings: Settings):  # type: ignore[no-untyped-def]
+def _targeted(
+    architecture: Architecture, settings: Settings
+) -> tuple[tuple[LinearLayer, ...], ...]:
     wanted = set(settings.targets)
     every = groups(architecture)
     if not wanted or wanted == {"all"}:
@@ -98,9 +101,7 @@ def adapter_counts(architecture: Architecture, settings: Settings = ANY) -> Numb
     choices = tuple(itertools.product((0, 2 * hidden), (0, 1), (1, 2)))
     if settings.is_usual:
         return _array({depth * block(width, *one) for width in WIDTHS for one in choices})
-    found = {
-        depth * block(width, *choice) for width in range(1, hidden + 1) for choice in choices
-    }
+    found = {depth * block(width, *choice) for width in range(1, hidden + 1) for choice in choices}
     # One norm beside two bottlenecks, as in the placement of the first paper's later code.
     found |= {depth * (block(w, 0, 1, 2) + 2 * hidden) for w in range(1, hidden + 1)}
     for width, choice in itertools.product(WIDTHS, choices):
@@ -118,23 +119,16 @@ def prefix_counts(architecture: Architecture, settings: Settings = ANY) -> Numbe
     found = {some * vector for some in tokens for vector in vectors}
     if settings.is_usual:
         return _array({some * vector for some in tokens for vector in vectors if some % 5 == 0})
-    is_known = settings.virtual_tokens is not None
-    for inner in range(1, 2049) if is_known else {*NETWORKS, hidden, hidden // 2}:
+    for inner in {*NETWORKS, hidden, hidden // 2}:
         for vector in vectors:
             network = (hidden + 1) * inner + (inner + 1) * vector
             found |= {network + some * hidden for some in tokens} | {network}
     return _array(found)
 
 
-def prefix_limit(architecture: Architecture, settings: Settings) -> int:
-    """Return the count from which another network may have computed the prefix.
-
-    Such a network is at least 64 wide where the number of tokens is not known.
-    """
-    vector = min(_vectors(architecture))
-    if settings.virtual_tokens is not None:
-        return 2 * settings.virtual_tokens * max(_vectors(architecture))
-    return (architecture.hidden + 1) * 64 + 65 * vector
+def prefix_limit(architecture: Architecture) -> int:
+    """Return the count from which another network, at least 32 wide, may compute the prefix."""
+    return (architecture.hidden + 1) * 32 + 33 * min(_vectors(architecture))
 
 
 def _vectors(architecture: Architecture) -> set[int]:

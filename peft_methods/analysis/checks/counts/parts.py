@@ -103,7 +103,9 @@ def bias_groups(architecture: Architecture) -> tuple[int, ...]:
     depth, hidden = architecture.distinct_layers, architecture.hidden
     linear = (depth * sum(one.biases for one in group) for group in groups(architecture))
     norms = architecture.sizes.norm_biases
-    each = [depth * hidden] * (norms // hidden) if hidden and norms % hidden == 0 else [depth * norms]
+    each = (
+        [depth * hidden] * (norms // hidden) if hidden and norms % hidden == 0 else [depth * norms]
+    )
     if not architecture.encoder_biases:
         return ()
     pooler = hidden * (architecture.model_type not in UNPOOLED)

@@ -84,7 +84,7 @@ def verdict_on(
     nothing = np.zeros(1, dtype=np.int64)
     if scope == "part" and any(_is_possible(nothing, limits, every[0][1:]) for limits in ranges):
         return "nothing"
-    return None if _is_open(method, count, architecture, settings) else "off"
+    return None if _is_open(method, count, architecture) else "off"
 
 
 def has_form(method: str) -> bool:
@@ -102,9 +102,7 @@ def _ranges(count: RoundedCount) -> tuple[tuple[float, float], ...]:
     return (*found, (count.low * factor, count.high * factor))
 
 
-def _is_possible(
-    numbers: Numbers, limits: tuple[float, float], sizes: Iterable[HeadSize]
-) -> bool:
+def _is_possible(numbers: Numbers, limits: tuple[float, float], sizes: Iterable[HeadSize]) -> bool:
     """Whether one of the numbers, and one of the heads, are together within the limits."""
     for size in sizes:
         beside = size.fixed + size.each * np.array(size.classes, dtype=np.int64)
@@ -115,12 +113,10 @@ def _is_possible(
     return False
 
 
-def _is_open(
-    method: str, count: RoundedCount, architecture: Architecture, settings: Settings
-) -> bool:
+def _is_open(method: str, count: RoundedCount, architecture: Architecture) -> bool:
     """Whether other settings than the usual ones may give so many parameters."""
     is_prefix = issubclass(METHODS[method], PTuningV2)
-    return is_prefix and count.low > others.prefix_limit(architecture, settings)
+    return is_prefix and count.low > others.prefix_limit(architecture)
 
 
 def _form(method: type[Method]) -> Form | None:
