@@ -6,12 +6,17 @@ import re
 
 from peft_methods.methods.registry import METHODS
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Glued or hyphenated before "LoRA": kin that are methods of their own, whether registered or not.
-KIN_PREFIXES = frozenset(
-    "tied rand tiny uni vb de gra ada dy delta long qa x rs s c o g mo mix lo hydra hi ha asym cur re "
-    "res dual sparse sp multi moe ffa fed fl ps bi i l d t e k m n p u v w y z".split()
+KIN_PREFIXES = _words(
+    "tied rand tiny uni vb de gra ada dy delta long qa x rs s c o g mo mix lo hydra hi ha asym cur "
+    "re res dual sparse sp multi moe ffa fed fl ps bi i l d t e k m n p u v w y z"
 )
-KIN_SUFFIXES = frozenset("fa xs ga pro null drop sb one hub moe dash ns".split())
+KIN_SUFFIXES = _words("fa xs ga pro null drop sb one hub moe dash ns")
 QUANTIZED = frozenset({"q"})
 # Joined to "LoRA" by a space too.
 KIN_WORDS = re.compile(r"\b(tied|rand|tiny|uni|vb|gra|ffa|fed|sparse)[\s_-]lora\b")

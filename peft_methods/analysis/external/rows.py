@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft_methods.analysis.checks.parameter_counts import candidates
+from peft_methods.analysis.checks.parameter_counts import candidates, model_in
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.external.method_names import method_of
@@ -33,7 +33,7 @@ def result_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[
                 "Give each method one row."
             )
     lines = [{name: values[row] for name, values in columns.items()} for row in range(len(names))]
-    return [(result_row(line), line.get("model") or "") for line in lines]
+    return [(result_row(line), line.get("model") or model_in(line["method"])) for line in lines]
 
 
 # Fields of `ResultRow` that hold one number.

@@ -79,7 +79,7 @@ def _targeted(
     if not wanted or wanted == {"all"}:
         return every
     chosen = [group for group in every if any(set(one.roles) & wanted for one in group)]
-    return chosen or every
+    return tuple(chosen) or every
 
 
 def bitfit_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
