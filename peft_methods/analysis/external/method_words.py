@@ -33,7 +33,7 @@ TOKENS_AFTER = re.compile(
     r"(?:tokens?|prefix[\s_-]?len(?:gth)?|prompt[\s_-]?len(?:gth)?)\s*=\s*(\d+)"
 )
 BIAS = re.compile(r"\bbias\s*[=:]?\s*[\"']?(none|all|lora_only)\b")
-ALPHA = re.compile(r"(?:\balpha|α)\s*[=:\s]?\s*(\d+(?:\.\d+)?)")
+ALPHA = re.compile(r"(?:(?<![a-z])alpha|α)\s*[=:\s]?\s*(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
