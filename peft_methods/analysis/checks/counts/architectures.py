@@ -18,10 +18,11 @@ from peft_methods.models.module_maps import MODULE_MAPS
 SIZES = {"num_hidden_layers": "n_layers", "hidden_size": "dim", "num_attention_heads": "n_heads"}
 POOLED = ("bert", "albert")  # their classifiers read the output of the encoder's own pooler
 # Words after a model's name that leave its sizes as they are.
-NEUTRAL = frozenset(
+NEUTRAL_WORDS = (
     "instruct chat it pt hf base model 4bit 8bit bnb nf4 int4 int8 fp16 bf16 4k 8k 128k v1.0 v1.1 "
-    "in21k 2407 1106 preview step 50k intermediate 1431k 3t the encoder en english".split()
+    "in21k 2407 1106 preview step 50k intermediate 1431k 3t the encoder en english"
 )
+NEUTRAL = frozenset(NEUTRAL_WORDS.split())
 ALIASES = {
     "gpt2": "gpt2-small", "gpt-2": "gpt2-small", "gpt2-s": "gpt2-small", "gpt2-m": "gpt2-medium",
     "gpt2-l": "gpt2-large", "bert-b": "bert-base", "bert-l": "bert-large",

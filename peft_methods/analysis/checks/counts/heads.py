@@ -92,6 +92,11 @@ def heads(
         yield HeadSize(hidden * width + 3 * width + vocabulary, 0, (0,))
 
 
+def bias_of_head(architecture: Architecture) -> HeadSize:
+    """Return the bias of a head's last matrix, where every bias is trained and no new matrix is."""
+    return HeadSize(0, 1, _classes(architecture, any_classes=False))
+
+
 def output_layer(architecture: Architecture, *, any_classes: bool = False) -> HeadSize:
     """Return the last matrix of a head alone, without its dense layer."""
     return HeadSize(0, architecture.hidden + 1, _classes(architecture, any_classes=any_classes))

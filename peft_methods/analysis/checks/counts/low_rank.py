@@ -21,26 +21,9 @@ from peft_methods.models.architecture import Architecture
 RANKS = range(1, 513)
 # Ranks beside a choice of biases, and beside a choice of layers.
 USUAL = (
-    *range(1, 17),
-    20,
-    24,
-    28,
-    30,
-    32,
-    36,
-    40,
-    48,
-    50,
-    56,
-    60,
-    64,
-    72,
-    80,
-    96,
-    100,
-    128,
-    160,
-) + (*(192, 200, 256, 320, 384, 512),)
+    *(*range(1, 17), 20, 24, 28, 30, 32, 36, 40, 48, 50, 56, 60, 64, 72, 80, 96, 100, 128, 160),
+    *(192, 200, 256, 320, 384, 512),
+)
 COMMON = (1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 64, 128, 256)
 BIASES = ("none", "lora_only", "all")
 

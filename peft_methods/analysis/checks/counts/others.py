@@ -121,8 +121,10 @@ def prefix_counts(architecture: Architecture, settings: Settings = ANY) -> Numbe
         return _array({some * vector for some in tokens for vector in vectors if some % 5 == 0})
     for inner in {*NETWORKS, hidden, hidden // 2}:
         for vector in vectors:
-            network = (hidden + 1) * inner + (inner + 1) * vector
-            found |= {network + some * hidden for some in tokens} | {network}
+            # PEFT makes the network's inputs as wide as the keys, where these are narrower.
+            for width in {hidden, vector // (2 * architecture.layers)}:
+                network = (width + 1) * inner + (inner + 1) * vector
+                found |= {network + some * width for some in tokens} | {network}
     return _array(found)
 
 

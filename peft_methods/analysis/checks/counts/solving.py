@@ -14,6 +14,7 @@ from peft_methods.analysis.checks.counts.heads import (
     DENSE_HEADS,
     HeadKind,
     HeadSize,
+    bias_of_head,
     heads,
     output_layer,
 )
@@ -68,6 +69,8 @@ def verdict_on(
     ranges = _ranges(count)
     rows = vocabulary_of(architecture)
     every = [tuple(heads(architecture, head, rows))]
+    if issubclass(METHODS[method], BitFit):
+        every[0] += (bias_of_head(architecture),)
     tried = [numbers]
     if count.low == count.high:
         every.append(tuple(heads(architecture, head, rows, any_classes=True)))
