@@ -29,17 +29,20 @@ if TYPE_CHECKING:
     from peft_methods.analysis.checks.row import ResultRow
 
 __all__ = [
-    *(
-        "HeadKind",
-        "Settings",
-        "Verdict",
-        "candidates",
-        "has_closed_form",
-        "head_of",
-        "known_models",
-    ),
-    *("model_in", "models_named", "models_of_size", "row_verdict"),
-    *("setting_words", "settings_of", "verdict"),
+    "HeadKind",
+    "Settings",
+    "Verdict",
+    "candidates",
+    "has_closed_form",
+    "head_of",
+    "known_models",
+    "model_in",
+    "models_named",
+    "models_of_size",
+    "row_verdict",
+    "setting_words",
+    "settings_of",
+    "verdict",
 ]
 FEW_CLASSES = 30
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")

@@ -46,7 +46,8 @@ def full_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers
     )
 
 
-ROWS_ADDED = (*("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),) + (
+ROWS_ADDED = (
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
     *("gpt2", "opt", "phi", "phi3", "falcon", "t5"),
 )
 

@@ -64,7 +64,8 @@ def outer_linear(architecture: Architecture) -> tuple[tuple[int, int], ...]:
     return found
 
 
-UNPOOLED = (*("gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"),) + (
+UNPOOLED = (
+    *("gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"),
     *("gemma3_text", "smollm3", "phi", "phi3", "gpt_neox", "falcon"),
 )
 
