@@ -1,160 +1,202 @@
 """Trainable parameter counts that a method can have on a known model.
 
-Any rank, set of targets or width is possible, so a count that fits none of them is a mistake.
+Any rank, set of targets or width is possible, so a count that fits none of them is a mistake. The
+package `counts` has the models, their heads, and what libraries build.
 """
 
 from __future__ import annotations
 
-import bisect
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
-from peft_methods.analysis.checks.rounded_count import RoundedCount
-from peft_methods.methods.registry import METHODS
-from peft_methods.models.architecture import Architecture, architecture_of
-from peft_methods.models.decoder_maps import DECODER_MAPS
-from peft_methods.models.presets import presets, shape_names
-
-Verdict = Literal["fits", "head missing", "nothing", "off"]
-CLASSES = range(2, 21)  # numbers of classes tried if a table does not give it
-CASED = 28_996  # vocabulary size of the cased BERT and DistilBERT (Devlin et al. 2019)
-# Models with a dense layer in the head; BERT has its pooler instead. ModernBERT's has a norm in
-# place of biases.
-DENSE_HEADS = (
-    *("roberta", "xlm-roberta", "camembert", "mpnet", "distilbert", "deberta-v2", "modernbert"),
+from peft_methods.analysis.checks.counts import architectures as models
+from peft_methods.analysis.checks.counts.heads import (
+    DENSE_HEADS,
+    HeadKind,
+    HeadSize,
+    head_of,
+    heads,
+    pooler_size,
 )
-# Standard config names -> DistilBERT's names.
-SIZES = {"num_hidden_layers": "n_layers", "hidden_size": "dim", "num_attention_heads": "n_heads"}
+from peft_methods.analysis.checks.counts.parts import ANY, Settings, vocabulary_of
+from peft_methods.analysis.checks.counts.solving import Verdict, has_form, verdict_on
+from peft_methods.analysis.checks.rounded_count import RoundedCount
+from peft_methods.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    from peft_methods.analysis.checks.row import ResultRow
+
+__all__ = [
+    "HeadKind",
+    "Settings",
+    "Verdict",
+    "candidates",
+    "has_closed_form",
+    "head_of",
+    "known_models",
+    "model_in",
+    "models_named",
+    "models_of_size",
+    "row_verdict",
+    "setting_words",
+    "settings_of",
+    "verdict",
+]
+FEW_CLASSES = 30
+ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
+model_in = models.model_in
+has_closed_form = has_form
 
 
 @cache
-def known_models() -> dict[str, tuple[Architecture, ...]]:
-    """Return the bundled model architectures by name, one for each number of classes tried."""
-    configs = {name: presets()[name] for name in shape_names()}
-    cased = {
-        name.replace("-uncased", "-cased"): {**config, "vocab_size": CASED}
-        for name, config in configs.items()
-        if "-uncased" in name
-    }
-    return {
-        name: tuple(_classifier(config, labels) for labels in CLASSES)
-        for name, config in {**configs, **cased}.items()
-    }
+def known_models() -> Mapping[str, Architecture]:
+    """Return the known architectures by name in lower case, each without a number of classes."""
+    return {name: _described(one) for name, one in models.known().items()}
 
 
-def _classifier(config: Mapping[str, Any], labels: int) -> Architecture:
-    """Describe the classifier that transformers builds from a config."""
-    sizes = {ours: config[theirs] for ours, theirs in SIZES.items() if theirs in config}
-    described = SimpleNamespace(**{**config, **sizes, "num_labels": labels})
-    hidden, kind = described.hidden_size, described.model_type
-    dense = kind in DENSE_HEADS
-    head = dense * (hidden * hidden + hidden) + hidden * labels
-    head += labels * (kind not in DECODER_MAPS)  # theirs is one matrix
-    pooler = not dense and kind not in DECODER_MAPS
-    return architecture_of(described, head_parameters=head, pooler=pooler)
+def _described(model: models.KnownModel) -> Architecture:
+    """Return an architecture for messages: its head is the dense layer alone, if it has one."""
+    one = model.architecture
+    dense = pooler_size(one) if one.model_type in DENSE_HEADS else 0
+    return replace(one, head_parameters=dense)
 
 
-def models_named(name: str) -> tuple[Architecture, ...]:
+def models_named(name: str, head: HeadKind | None = None) -> tuple[Architecture, ...]:
     """Return the architectures of the known models that a name may mean.
 
-    `bert-base` matches `bert-base-uncased` and `bert-base-cased`. An owner before a slash is
-    ignored. Returns nothing if the matches have different sizes.
+    `bert-base` matches `bert-base-uncased` and `bert-base-cased`. An owner before a slash and words
+    such as `instruct` are ignored. Returns nothing if the matches have different sizes. The number
+    of classes is unknown: `labels` is 0, and of the head only a dense layer is counted (of the
+    kinds "sequence" and None).
     """
-    wanted = name.strip().lower().rpartition("/")[2]
-    found = [
-        models
-        for known, models in known_models().items()
-        if known.lower() == wanted or known.lower().startswith(f"{wanted}-")
-    ]
-    sizes = {(models[0].layers, models[0].hidden) for models in found}
-    return tuple(itertools.chain.from_iterable(found)) if len(sizes) == 1 else ()
+    found = tuple(_described(one) for one in models.named(name))
+    if head not in (None, "sequence"):
+        found = tuple(replace(one, head_parameters=0) for one in found)
+    return tuple(dict.fromkeys(found))
 
 
-def models_of_size(full: RoundedCount) -> tuple[Architecture, ...]:
-    """Return the architectures whose total parameter count is what full fine-tuning trained."""
-    every = itertools.chain.from_iterable(known_models().values())
-    return tuple(
-        architecture
-        for architecture in every
-        if full.holds(architecture.encoder_parameters + architecture.head_parameters)
+def models_of_size(full: RoundedCount, head: HeadKind | None = None) -> tuple[Architecture, ...]:
+    """Return the architectures whose total parameter count is what full fine-tuning trained.
+
+    An exact count also gives the number of classes; a rounded one does not (`labels` is 0).
+    """
+    exact = full.low == full.high
+    found: dict[Architecture, Architecture] = {}
+    for model in models.known().values():
+        for one in _with_size(model.architecture, full, head, exact=exact):
+            key = replace(one, head_parameters=0)
+            plain = replace(key, labels=0)
+            # The fewest classes: other kinds of heads may have the same size with more.
+            if plain not in found or one.labels < found[plain].labels:
+                found[plain] = one
+    few = [one for one in found.values() if one.labels <= FEW_CLASSES]
+    return tuple(few or found.values())
+
+
+def _with_size(
+    architecture: Architecture, full: RoundedCount, head: HeadKind | None, *, exact: bool
+) -> Iterator[Architecture]:
+    encoder = architecture.encoder_parameters
+    for size in _whole_heads(architecture, head, exact=exact):
+        # Only the fewest and the most classes of a rounded count are tried: it tells no more.
+        classes = size.classes if exact else size.classes[:2]
+        for labels in classes:
+            beside = size.fixed + size.each * labels
+            if full.holds(encoder + beside):
+                yield replace(
+                    architecture,
+                    head_parameters=beside if exact else size.fixed,
+                    labels=labels if exact else 0,
+                )
+                break
+
+
+def _whole_heads(
+    architecture: Architecture, head: HeadKind | None, *, exact: bool
+) -> Iterator[HeadSize]:
+    """Yield the heads, the usual one first, and the encoder with or without its pooler."""
+    found = list(heads(architecture, head, vocabulary_of(architecture), any_classes=exact))
+    yield from found[1:]
+    yield found[0]
+    if architecture.pooler:
+        without = -pooler_size(architecture)
+        yield from (replace(one, fixed=one.fixed + without) for one in found if not one.fixed)
+
+
+def candidates(
+    model: str = "", full: RoundedCount | None = None, head: HeadKind | None = None
+) -> tuple[Architecture, ...]:
+    """Return what a row may be about: the model that it names, or that full fine-tuning's count is.
+
+    Where both are known, the count tells the number of classes of the model that is named.
+    """
+    named = models_named(model, head) if model else ()
+    if full is None or (model and not named):
+        return named
+    by_size = models_of_size(full, head)
+    if not named:
+        return by_size
+    plain = {replace(one, head_parameters=0) for one in named}
+    return (
+        tuple(one for one in by_size if replace(one, head_parameters=0, labels=0) in plain) or named
     )
 
 
 def verdict(
-    method: str, count: RoundedCount, architectures: Iterable[Architecture]
+    method: str,
+    count: RoundedCount,
+    architectures: Iterable[Architecture],
+    *,
+    head: HeadKind | None = None,
+    settings: Settings = ANY,
 ) -> Verdict | None:
     """Check a method's parameter count on candidate architectures; None without a closed form.
 
     Tables give counts with and without the head, so both fit. The best verdict over all
-    architectures is returned.
+    architectures is returned. `head` None is any kind of head, and `settings` are those known.
     """
-    found = {
-        one
-        for architecture in architectures
-        if (one := _verdict(method, count, architecture)) is not None
-    }
-    order: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
-    return next((one for one in order if one in found), None)
-
-
-def _verdict(method: str, count: RoundedCount, architecture: Architecture) -> Verdict | None:
-    if not has_closed_form(method):
+    found: set[Verdict | None] = set()
+    for architecture in architectures:
+        found.add(verdict_on(method, count, architecture, head, settings))
+        if "fits" in found:
+            return "fits"
+    if None in found:
         return None
-    head, classes = (
-        architecture.head_parameters,
-        architecture.hidden * architecture.labels + architecture.labels,
-    )
-    if any(
-        _possible(method, count, architecture, beside) for beside in _heads(method, architecture)
-    ):
-        return "fits"
-    if head > classes and _possible(method, count, architecture, classes):
-        return "head missing"
-    return "nothing" if _scope(method) != "all" and count.holds(head) else "off"
+    return next((one for one in ORDER if one in found), None)
 
 
-def _heads(method: str, architecture: Architecture) -> Iterator[int]:
-    """Yield the numbers of parameters that may be trained and counted besides the method's."""
-    yield architecture.head_parameters
-    if architecture.pooler:
-        yield architecture.head_parameters + _pooler(architecture)
-    if _scope(method) != "head":
-        yield 0
-        # A decoder's head has no bias, and a table may not mention that the model is a decoder.
-        yield architecture.hidden * architecture.labels
-
-
-def _pooler(architecture: Architecture) -> int:
-    return architecture.hidden * architecture.hidden + architecture.hidden
-
-
-def has_closed_form(method: str) -> bool:
-    """Whether the counts that this method can have are known."""
-    return any(
-        _possible_counts(method, architecture)
-        for architecture in known_models()["bert-base-uncased"][:1]
+def row_verdict(row: ResultRow) -> Verdict | None:
+    """Return the verdict on a row's count of trainable parameters, with what else the row names."""
+    if row.trainable is None or row.method is None or not row.architectures:
+        return None
+    return verdict(
+        row.method,
+        row.trainable,
+        row.architectures,
+        head=head_of(row.task or row.data),
+        settings=settings_of(row),
     )
 
 
-def _scope(method: str) -> str:
-    return METHODS[method].info.scope
+def settings_of(row: ResultRow) -> Settings:
+    """Return the settings that a row names."""
+    return Settings(
+        None if row.rank is None else int(row.rank),
+        tuple(row.targets),
+        row.bias,
+        None if row.virtual_tokens is None else int(row.virtual_tokens),
+    )
 
 
-def _possible(method: str, count: RoundedCount, architecture: Architecture, beside: int) -> bool:
-    """Whether the method alone can have as many as `count` less what is trained beside it."""
-    low, high = count.low - beside, count.high - beside
-    counts = _possible_counts(method, replace(architecture, head_parameters=0, labels=0))
-    place = bisect.bisect_left(counts, low)
-    return place < len(counts) and counts[place] <= high
-
-
-@cache
-def _possible_counts(method: str, architecture: Architecture) -> tuple[int, ...]:
-    """The method's possible counts, ascending. They do not depend on the head."""
-    if method not in METHODS:
-        return ()
-    return tuple(sorted(set(METHODS[method].possible_counts(architecture))))
+def setting_words(row: ResultRow) -> str:
+    """Return the settings that a row names, for a message: " with rank 8 on query, value"."""
+    said = settings_of(row)
+    words = [
+        *([f"rank {said.rank}"] if said.rank else []),
+        *([f"{said.virtual_tokens} virtual tokens"] if said.virtual_tokens else []),
+        *([f"targets {', '.join(said.targets)}"] if said.targets else []),
+        *([f"bias {said.bias}"] if said.bias else []),
+    ]
+    return f" with {', '.join(words)}" if words else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from peft_methods.analysis.checks.parameter_counts import verdict
+from peft_methods.analysis.checks.parameter_counts import row_verdict, setting_words
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import first_three, is_floor, rule
 from peft_methods.methods.registry import METHODS
@@ -44,13 +44,6 @@ def parameters_not_moved(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-def _count_verdict(row: ResultRow) -> str | None:
-    """Return the verdict of the closed forms on a table's parameter count."""
-    if row.trainable is None or row.method is None or not row.architectures:
-        return None
-    return verdict(row.method, row.trainable, row.architectures)
-
-
 @rule("V203", "error", "row")
 def trainable_count_off(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The trainable count is off its closed form (tables: it fits no rank, targets or width)."""
@@ -60,15 +53,14 @@ def trainable_count_off(row: ResultRow) -> Iterator[tuple[str, str]]:
             f"{counted:,.0f} trainable parameters without the head, {expected:,.0f} expected",
             OWN_TARGETS,
         )
-    if _count_verdict(row) == "off":
+    if row_verdict(row) == "off":
         assert row.method is not None
         assert row.trainable is not None
         architecture = row.architectures[0]
         yield (
-            f"no configuration of {METHODS[row.method].title} has {row.trainable.text} "
-            f"trainable parameters on a {architecture.model_type} with {architecture.layers} "
-            f"layers of width {architecture.hidden}, with or without its head of "
-            f"{architecture.head_parameters:,}",
+            f"no configuration of {METHODS[row.method].title}{setting_words(row)} has "
+            f"{row.trainable.text} trainable parameters on a {architecture.model_type} with "
+            f"{architecture.layers} layers of width {architecture.hidden}, with or without a head",
             "print the names of the trainable parameters: other ones are trained too, "
             "or some are counted twice",
         )
@@ -107,13 +99,12 @@ def head_not_trained(row: ResultRow) -> Iterator[tuple[str, str]]:
     whole, trained = row.head_parameters, row.head_trained
     if whole is not None and trained is not None and trained < whole:
         yield f"{trained:,.0f} of the head's {whole:,.0f} parameters were trained", advice
-    if _count_verdict(row) == "head missing":
+    if row_verdict(row) == "head missing":
         assert row.trainable is not None
         architecture = row.architectures[0]
-        classes = (architecture.hidden + 1) * architecture.labels
         yield (
-            f"{row.trainable.text} trainable parameters are those of the method and "
-            f"{classes:,} of the head's {architecture.head_parameters:,}: the head's dense layer, "
+            f"{row.trainable.text} trainable parameters are those of the method and of the head's "
+            f"last matrix: the dense layer of a {architecture.model_type}'s head for sequences, "
             f"newly initialised, was not trained or is quantised",
             advice,
         )
@@ -122,7 +113,7 @@ def head_not_trained(row: ResultRow) -> Iterator[tuple[str, str]]:
 @rule("V206", "error", "row")
 def nothing_matched(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The method trained nothing but the head: its target modules matched nothing."""
-    trained = row.method_parameters == 0 or _count_verdict(row) == "nothing"
+    trained = row.method_parameters == 0 or row_verdict(row) == "nothing"
     if trained and not is_floor(row.method):
         yield (
             "only the head is trained",

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from peft_methods.analysis.external.columns import COLUMNS, TEXT, Column
 from peft_methods.analysis.external.figures import Figures, figures_of
 from peft_methods.analysis.external.grid import SECTION
-from peft_methods.analysis.external.headers import Meaning, data_set_of, meanings_of, method_of
+from peft_methods.analysis.external.headers import Meaning, data_set_of, meanings_of
+from peft_methods.analysis.external.method_names import method_of
 from peft_methods.analysis.external.raw import RawTable, TableError
 from peft_methods.utils.errors import nearest
 from peft_methods.utils.units import is_missing, unit_of

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from peft_methods.analysis.external.columns import COLUMNS, TEXT, Column
-from peft_methods.methods.registry import METHODS
 from peft_methods.utils.units import UNITS, unit_of
 
 # Words that tell nothing.
@@ -99,11 +98,6 @@ class Meaning:
     factor: float | None
     clarity: int
     is_bare: bool = False
-
-
-def method_of(name: str) -> str | None:
-    """The registered method that a table calls `name`; None for an unknown or unclear one."""
-    return METHODS.recognize(name)
 
 
 def column_of(header: str) -> tuple[Column, float | None] | None:

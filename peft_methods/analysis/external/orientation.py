@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from peft_methods.analysis.external.headers import meanings_of, method_of
+from peft_methods.analysis.external.headers import meanings_of
+from peft_methods.analysis.external.method_names import method_of
 from peft_methods.analysis.external.raw import RawTable, raw_table
 
 

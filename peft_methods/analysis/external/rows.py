@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft_methods.analysis.checks.parameter_counts import models_named, models_of_size
+from peft_methods.analysis.checks.parameter_counts import candidates, model_in
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.external.figures import Figures
-from peft_methods.analysis.external.headers import method_of
+from peft_methods.analysis.external.method_names import method_of
+from peft_methods.analysis.external.method_words import method_words, targets_in
 from peft_methods.methods.registry import METHODS
 from peft_methods.utils.units import Quantity
 
@@ -24,10 +24,6 @@ PLAIN_FIELDS = (
 )  # fmt: skip
 SERIES = ("train_losses", "validation_losses", "validation_accuracies")
 TEXTS = ("data", "precision", "device", "task", "bias")
-
-RANK = re.compile(r"\b(?:lora[_ -]?)?(?:r|rank)\s*[=:_-]?\s*(\d{1,4})\b", re.IGNORECASE)
-TOKENS = re.compile(r"\b(\d{1,4})\s*(?:virtual |soft |prompt |prefix )?tokens?\b", re.IGNORECASE)
-TARGETS = re.compile(r"(?<![\w+/])[qkvo](?:\s*[+/&,]\s*[qkvo])+(?![\w+/])", re.IGNORECASE)
 
 
 def rows_of(columns: Mapping[str, Figures], names: Sequence[str]) -> tuple[ResultRow, ...]:
@@ -87,7 +83,6 @@ def result_row(line: Mapping[str, Any], place: int = 0) -> ResultRow:
         trainable=rounded_count(line.get("trainable_parameters")),
         total=rounded_count(line.get("total_parameters")),
         trainable_share=rounded_count(line.get("trainable_share")),
-        targets=_targets(line.get("targets") or "", name),
         rates=_numbers(line.get("learning_rates")),
         ranked=True,
         rounding=_rounding(line.get("validation_accuracy"), line.get("validation_accuracies")),
@@ -97,21 +92,21 @@ def result_row(line: Mapping[str, Any], place: int = 0) -> ResultRow:
         peak_memory=rounded_count(line.get("peak_memory")),
         maximum_memory=None if most is None else most.value,
         versions={package: line[package] for package in VERSIONS if line.get(package)},
-        **_named_settings(name) | given,
+        **_named_settings(name, line.get("targets") or "")
+        | {field: value for field, value in given.items() if value is not None},
     )
 
 
-def _named_settings(name: str) -> dict[str, float]:
-    """Return the rank and the tokens among the words of a method: `LoRA (r=8)`, `20 tokens`."""
-    found = {"rank": RANK.search(name), "virtual_tokens": TOKENS.search(name)}
-    return {field: float(match[1]) for field, match in found.items() if match}
-
-
-def _targets(text: str, name: str) -> tuple[str, ...]:
-    """Return the target modules of a column, or those that a method's name lists: `Q+K+V`."""
-    if not text and (listed := TARGETS.search(name)):
-        text = listed[0].lower()
-    return tuple(part for part in re.split(r"[+/&,;\s\[\]'\"]+", text) if part)
+def _named_settings(name: str, targets: str) -> dict[str, Any]:
+    """Return the settings that a method's name says, and the targets of a column."""
+    words = method_words(name)
+    named = {
+        "rank": words.rank,
+        "virtual_tokens": words.virtual_tokens,
+        "bias": words.bias,
+        "targets": targets_in(targets) or words.targets,
+    }
+    return {field: value for field, value in named.items() if value}
 
 
 def _rounding(given: Quantity | None, log: Sequence[Quantity] | None) -> float:
@@ -148,15 +143,10 @@ def with_models(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
         (row.trainable for row in rows if row.method == METHODS.reference and row.trainable),
         None,
     )
-    by_size = models_of_size(full) if full else ()
     found = []
     for row in rows:
-        architectures = models_named(row.model) if row.model else by_size
         # The parameter count of full fine-tuning reveals the number of classes.
-        architectures = (
-            tuple(architecture for architecture in architectures if architecture in by_size)
-            or architectures
-        )
+        architectures = candidates(row.model or model_in(row.name), full)
         total = (
             architectures[0].encoder_parameters + architectures[0].head_parameters
             if architectures
