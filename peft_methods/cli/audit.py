@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line for each finding and return the exit code.
+    """Print a line for each finding and what was judged, and return the exit code.
 
     Raises `PeftMethodsError` for a file or folder that cannot be checked.
     """
@@ -46,27 +46,40 @@ def run(arguments: argparse.Namespace) -> int:
 
     silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
     path: Path = arguments.file
-    findings, rows, remarks = _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
+    findings, closing, remarks = (
+        _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
+    )
     for remark in remarks:
         print(visible(remark), file=sys.stderr)
     for finding in findings:
         print(finding)
-    if not findings:
-        print(f"nothing found in {counted(rows, 'row')}, by the rules that these columns allow")
+    for line in closing:
+        print(visible(line))
     if silent:
         print(silenced_line(silent))
     return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
 
 
-def _of_file(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
-    from peft_methods.analysis.checks import check_table
+Outcome = tuple[Sequence["Finding"], Sequence[str], Sequence[str]]  # findings, closing, remarks
+
+
+def _of_file(path: Path, silent: Collection[str]) -> Outcome:
+    from peft_methods.analysis.external.audit import audit_rows
     from peft_methods.analysis.external.tables import read_table
+    from peft_methods.report.text.audit import closing_lines
 
-    table = read_table(path)
-    return check_table(table.rows, silent), len(table.rows), table.ignored
+    tables = (read_table(path),)
+    audits = [audit_rows(table.rows, silent) for table in tables]
+    remarks = [
+        remark
+        for table, audit in zip(tables, audits, strict=True)
+        for remark in (*table.ignored, *audit.remarks)
+    ]
+    findings = [finding for audit in audits for finding in audit.findings]
+    return findings, tuple(closing_lines(audits)), remarks
 
 
-def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+def _of_folder(path: Path, silent: Collection[str]) -> Outcome:
     from peft_methods.analysis.checks import run_checks
     from peft_methods.analysis.external.rows import TableError
     from peft_methods.runs.store import Store
@@ -78,4 +91,6 @@ def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int,
             f"{path} holds no records{unreadable}. Give a folder of results (.peft/results), "
             "or a CSV or JSON table."
         )
-    return run_checks(records, silent), len(records), tuple(map(str, bad))
+    findings = run_checks(records, silent)
+    nothing = f"nothing found in {counted(len(records), 'record')}, by all rules"
+    return findings, () if findings else (nothing,), tuple(map(str, bad))

@@ -16,6 +16,7 @@ from builders import TABLES, make_record, on_a_gpu
 from peft_methods.analysis import checks
 from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.checks.rule import Finding
+from peft_methods.analysis.external.audit import check_table
 from peft_methods.analysis.external.tables import read_table
 from peft_methods.api import compare
 from peft_methods.runs.record import Record
@@ -259,11 +260,11 @@ def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> 
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    found = checks.check_table(read_table(tmp_path / "faulty.csv").rows)
+    found = check_table(read_table(tmp_path / "faulty.csv").rows)
     assert [finding.rule for finding in found] == [rule]
     assert "→" in str(found[0])
     assert is_explained(found[0])
-    assert checks.check_table(read_table(tmp_path / "faulty.csv").rows, [rule]) == []
+    assert check_table(read_table(tmp_path / "faulty.csv").rows, [rule]) == []
 
 
 def overlapping(**shares: float) -> list[str]:
@@ -343,11 +344,11 @@ def test_v406_reports_equal_peaks_of_two_methods_in_a_table(tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text(
         "method,memory_mb\nLoRA,2413.7\nIA3,2413.7\nBitFit,2413\n", encoding="utf-8"
     )
-    (found,) = checks.check_table(read_table(tmp_path / "t.csv").rows)
+    (found,) = check_table(read_table(tmp_path / "t.csv").rows)
     assert (found.rule, found.subject) == ("V406", "LoRA, IA3")
     # Three equal digits may be chance.
     (tmp_path / "t.csv").write_text("method,memory_gb\nLoRA,3.24\nIA3,3.24\n", encoding="utf-8")
-    assert checks.check_table(read_table(tmp_path / "t.csv").rows) == []
+    assert check_table(read_table(tmp_path / "t.csv").rows) == []
 
 
 def test_v410_compares_the_training_time_of_a_table_with_its_step_times(tmp_path: Path) -> None:
@@ -355,7 +356,7 @@ def test_v410_compares_the_training_time_of_a_table_with_its_step_times(tmp_path
     for steps, rules in ((2000, []), (1000, ["V410"])):
         (tmp_path / "t.csv").write_text(text.format(steps), encoding="utf-8")
         assert [
-            finding.rule for finding in checks.check_table(read_table(tmp_path / "t.csv").rows)
+            finding.rule for finding in check_table(read_table(tmp_path / "t.csv").rows)
         ] == rules
 
 
@@ -363,9 +364,9 @@ def test_v101_checks_the_class_counts_of_a_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "method,accuracy,train_class_counts\nLoRA,0.9,500;0\n", encoding="utf-8"
     )
-    assert [
-        finding.rule for finding in checks.check_table(read_table(tmp_path / "t.csv").rows)
-    ] == ["V101"]
+    assert [finding.rule for finding in check_table(read_table(tmp_path / "t.csv").rows)] == [
+        "V101"
+    ]
 
 
 def test_v405_reports_the_share_of_a_methods_runs_that_fell_back(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from peft_methods.analysis.checks import check_table
 from peft_methods.analysis.checks.parameter_counts import models_named, verdict
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
+from peft_methods.analysis.external.audit import check_table
 from peft_methods.analysis.external.tables import TableError, read_table
 
 # Counts that PEFT (0.21) gives with task_type SEQ_CLS and two classes, or counts that include a

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders import TABLES, make_record
 from peft_methods.__main__ import main
-from peft_methods.analysis.checks import check_table
+from peft_methods.analysis.external.audit import check_table
 from peft_methods.analysis.external.columns import COLUMNS, Column
 from peft_methods.analysis.external.tables import TableError, read_table
 from peft_methods.runs.store import Store

@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 
 from builders import TASK, make_rows, records_of
 from peft_methods.analysis.baseline import read_baseline
-from peft_methods.analysis.checks import RULES, check_table
+from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.checks.rule import parse_silenced
 from peft_methods.analysis.constraints import parse_constraints
+from peft_methods.analysis.external.audit import check_table
 from peft_methods.analysis.external.tables import read_table
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.tolerances import parse_tolerances
