@@ -25,7 +25,8 @@ from peft_methods.analysis.checks import (
     training,
 )
 from peft_methods.analysis.checks.group import Group
-from peft_methods.analysis.checks.row import ResultRow, mean_row, row_of
+from peft_methods.analysis.checks.means import mean_row
+from peft_methods.analysis.checks.row import ResultRow, row_of
 from peft_methods.analysis.checks.rule import REGISTRY, Finding, Rule
 from peft_methods.runs.record import Record
 
@@ -157,7 +158,7 @@ def _findings_in_records(
         for name, seeds in checked.by_method.items():
             for found in rule.check(seeds):
                 yield (name, *found), checked.rows_of(seeds)
-    else:
+    elif rule.scope in ("run", "row"):
         items = checked.records if rule.scope == "run" else checked.rows
         of = zip(checked.subjects, checked.rows_of_each, items, strict=True)
         for subject, concerns, item in of:

@@ -133,11 +133,7 @@ def peak_not_reset(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
         )
     by_text: dict[str, list[ResultRow]] = {}
     for row in rows:
-        if (
-            row.peak_is_reset is None
-            and row.peak_memory
-            and _digits(row.peak_memory.text) >= DIGITS
-        ):
+        if row.peak_is_reset is None and row.peak_memory and row.peak_memory.digits >= DIGITS:
             by_text.setdefault(row.peak_memory.text, []).append(row)
     for text, alike in by_text.items():
         # One method twice, at different learning rates for example, may need the same memory.
@@ -148,17 +144,6 @@ def peak_not_reset(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
                 advice,
             )
     yield from ((name, evidence, advice) for name, evidence in _above_full(rows))
-
-
-def _digits(text: str) -> int:
-    """Count the significant digits: 3.240 has three, 5410 four, 5400 two.
-
-    One zero at the end of a whole number may be a digit like any other; two are rounding.
-    """
-    number = "".join(character for character in text if character.isdigit() or character == ".")
-    digits = number.replace(".", "").strip("0")
-    is_whole_with_one_zero = "." not in number and number[-1:] == "0" and number[-2:] != "00"
-    return len(digits) + is_whole_with_one_zero
 
 
 def _above_full(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:

@@ -18,12 +18,6 @@ ALL = 0.995  # a share that is written as 100 %
 SLACK = 0.05  # of a share: head, pooler or embeddings may be counted on one side
 
 
-def digits(text: str) -> int:
-    """Count the significant digits: '3.240' has three, '124,647,170' has eight."""
-    number = "".join(character for character in text.partition("e")[0] if character.isdigit())
-    return len(number.strip("0"))
-
-
 @rule("V211", "error", "table", needs=("trainable method",))
 def nothing_trained(group: Group) -> Iterator[tuple[str, str, str]]:
     """A method that trains some parameters has none: nothing was trained, or it was misread.
@@ -61,7 +55,7 @@ def nothing_frozen(group: Group) -> Iterator[tuple[str, str, str]]:
         count, share = row.trainable, row.trainable_share
         if share is not None and share.low >= ALL:
             yield row.name, f"{share.text} of all parameters are trainable", UNFROZEN
-        elif count is not None and digits(count.text) >= EXACT_DIGITS:
+        elif count is not None and count.digits >= EXACT_DIGITS:
             for other, whose in (
                 (full.trainable if full else None, "those of full fine-tuning"),
                 (row.total, "all that there are"),
@@ -145,7 +139,7 @@ def same_count_other_targets(group: Group) -> Iterator[tuple[str, str, str]]:
                 and set(row.targets)
                 and set(row.targets) < set(other.targets)
                 and row.trainable.text == other.trainable.text
-                and digits(row.trainable.text) >= COMPARED_DIGITS
+                and row.trainable.digits >= COMPARED_DIGITS
             ):
                 yield (
                     f"{row.name}, {other.name}",
@@ -178,7 +172,7 @@ def head_on_one_side(group: Group) -> Iterator[tuple[str, str, str]]:
 def _counts_head(row: ResultRow) -> bool | None:
     """Whether a count includes the head; None if that is unknown or both fit."""
     count = row.trainable
-    if count is None or row.method not in METHODS or digits(count.text) < EXACT_DIGITS:
+    if count is None or row.method not in METHODS or count.digits < EXACT_DIGITS:
         return None
     fits = {True: False, False: False}
     for architecture in row.architectures:

@@ -33,17 +33,33 @@ def memory_above_full(group: Group) -> Iterator[tuple[str, str, str]]:
         info = METHODS[str(row.method)].info
         if is_quantized(row.method) or info.family not in LIGHT or info.reads_weights:
             continue
-        if full and full.memory and row.memory and row.memory > ABOVE * full.memory:
+        own, fulls = _comparable_memory(row, full) if full else (0.0, 0.0)
+        if fulls and own > ABOVE * fulls:
             yield (
                 row.name,
-                f"{row.memory / full.memory:.2f} times the memory of full fine-tuning "
-                f"({_gigabytes(row.memory)} and {_gigabytes(full.memory)})",
+                f"{own / fulls:.2f} times the memory of full fine-tuning "
+                f"({_gigabytes(own)} and {_gigabytes(fulls)})",
                 "give both the same batch, length, precision and checkpointing, and report the "
                 "allocator's peak of training: the driver's figure includes what is only reserved",
             )
 
 
-@rule("V418", "warning", "table", needs=("peak_memory trainable method",), rows=2)
+def _comparable_memory(one: ResultRow, other: ResultRow) -> tuple[float, float]:
+    """Return figures of one kind, in bytes: both maxima, or both as given; zeros without such."""
+    if one.maximum_memory and other.maximum_memory:
+        return one.maximum_memory, other.maximum_memory
+    if one.peak_memory and other.peak_memory:
+        return one.peak_memory.value, other.peak_memory.value
+    return 0.0, 0.0
+
+
+@rule(
+    "V418",
+    "warning",
+    "table",
+    needs=("peak_memory trainable method", "maximum_memory trainable method"),
+    rows=2,
+)
 def memory_beyond_parameters(group: Group) -> Iterator[tuple[str, str, str]]:
     """One method with more parameters needs far more memory than these parameters explain.
 
@@ -70,7 +86,9 @@ def _next_smaller(row: ResultRow, group: Group) -> ResultRow | None:
     smaller = [
         other
         for other in group.partial()
-        if other.method == row.method and row.memory and other.memory and _added(other, row) > 0
+        if other.method == row.method
+        and any(_comparable_memory(row, other))
+        and _added(other, row) > 0
     ]
     return min(smaller, key=lambda other: _added(other, row), default=None)
 

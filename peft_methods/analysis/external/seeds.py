@@ -7,6 +7,7 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
+from peft_methods.analysis.checks.means import mean_of, mean_series
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.external.vocabulary import without_words
@@ -77,28 +78,23 @@ def _merged(name: str, seeds: Sequence[ResultRow]) -> ResultRow:
         seeds[0],
         name=name,
         seed=None,
-        accuracy=_mean(seeds, lambda row: row.accuracy),
-        validation_accuracy=_mean(seeds, lambda row: row.validation_accuracy),
-        train_accuracy=_mean(seeds, lambda row: row.train_accuracy),
+        accuracy=mean_of(seeds, lambda row: row.accuracy),
+        validation_accuracy=mean_of(seeds, lambda row: row.validation_accuracy),
+        train_accuracy=mean_of(seeds, lambda row: row.train_accuracy),
         scores={
             score: fmean(row.scores[score] for row in seeds if score in row.scores)
             for score in dict.fromkeys(score for row in seeds for score in row.scores)
         },
         train_seconds=fmean(seconds) if seconds else None,
         train_seconds_deviation=stdev(seconds) if len(seconds) > 1 else None,
-        samples_per_second=_mean(seeds, lambda row: row.samples_per_second),
-        energy_joules=_mean(seeds, lambda row: row.energy_joules),
+        samples_per_second=mean_of(seeds, lambda row: row.samples_per_second),
+        energy_joules=mean_of(seeds, lambda row: row.energy_joules),
         peak_memory=_mean_peak([row.peak_memory for row in seeds if row.peak_memory]),
-        maximum_memory=_mean(seeds, lambda row: row.maximum_memory),
-        validation_accuracies=_mean_series([row.validation_accuracies for row in seeds]),
-        validation_losses=_mean_series([row.validation_losses for row in seeds]),
-        train_losses=_mean_series([row.train_losses for row in seeds]),
+        maximum_memory=mean_of(seeds, lambda row: row.maximum_memory),
+        validation_accuracies=mean_series([row.validation_accuracies for row in seeds]),
+        validation_losses=mean_series([row.validation_losses for row in seeds]),
+        train_losses=mean_series([row.train_losses for row in seeds]),
     )
-
-
-def _mean(seeds: Sequence[ResultRow], of: Callable[[ResultRow], float | None]) -> float | None:
-    known = [value for row in seeds if (value := of(row)) is not None]
-    return fmean(known) if known else None
 
 
 def _mean_peak(peaks: Sequence[RoundedCount]) -> RoundedCount | None:
@@ -107,10 +103,3 @@ def _mean_peak(peaks: Sequence[RoundedCount]) -> RoundedCount | None:
         return None
     alike = len({peak.text for peak in peaks}) == 1
     return peaks[0] if alike else RoundedCount.exactly(fmean(peak.value for peak in peaks))
-
-
-def _mean_series(series: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    """Average epoch by epoch; empty if seeds ended after different numbers of epochs."""
-    if len({len(one) for one in series}) != 1:
-        return ()
-    return tuple(fmean(values) for values in zip(*series, strict=True))

@@ -30,8 +30,10 @@ WORDS = {
     "scores": "scores",
 }
 # What a table's own rows are about, beside figures.
-NO_FIGURES = ("name", "line", "model", "method", "ranked", "rounding", "loss_rounding")
-NO_FIGURES += ("architectures", "total_parameters", "rates")
+NO_FIGURES = frozenset(
+    {"name", "line", "model", "method", "ranked", "rounding", "loss_rounding"}
+    | {"architectures", "total_parameters"}
+)
 
 
 def closing_lines(audits: Sequence[Audit]) -> Iterator[str]:
