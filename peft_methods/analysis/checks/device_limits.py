@@ -40,7 +40,7 @@ LIMITS = {
     r"(?:rtx)?3090": DeviceLimits("RTX 3090", 142e12, 350),
     r"(?:rtx)?3060": DeviceLimits("RTX 3060", 51.2e12, 170),
 }
-SEVERAL = re.compile(r"\b(\d+)\s*(?:x|×|\*)|(?:x|×|\*)\s*(\d+)\b|\b(\d+)\s+gpus?\b")
+SEVERAL = re.compile(r"\b(\d+)\s*(?:x|×|\*)|(?:(?<![a-z])x|×|\*)\s*(\d+)\b|\b(\d+)\s+gpus?\b")
 
 
 def limits_of(device: str | None) -> tuple[DeviceLimits, int] | None:

@@ -66,10 +66,12 @@ def _models_by_size(rows: Sequence[ResultRow]) -> tuple[list[str], dict[str, lis
     for row in rows:
         if row.method == METHODS.reference and row.trainable:
             found = {(a.model_type, a.layers, a.hidden) for a in models_of_size(row.trainable)}
-            if found and sizes and not found & sizes[-1]:
+            if found and not (sizes and found & sizes[-1]):
                 current = row.trainable.text
             sizes += [found] if found else []
         keys.append(current)
+    first = next(filter(None, keys), "")  # rows above the first full fine-tuning are its model's
+    keys = [key or first for key in keys]
     is_parted = len(set(keys)) > 1
     return keys, {key: [NO_MODEL] for key in set(keys)} if is_parted else {}
 
@@ -96,10 +98,14 @@ def _group(
 
 
 def _title(key: tuple[str, str, str], rows: Sequence[ResultRow]) -> str:
-    model = next((row.model for row in rows if row.model), key[0] and f"model of {key[0]}")
+    model = next((row.model for row in rows if row.model), _of_count(key[0]))
     data = next((row.data or data_in(row.name) for row in rows), "") if key[1] else ""
     task = next((row.task for row in rows if row.task), "") if key[2] else ""
     return ", ".join(part for part in (model, data, task) if part) or "rows without a model"
+
+
+def _of_count(count: str) -> str:
+    return f"model of {count} parameters" if count else ""
 
 
 def _with_models(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
