@@ -34,6 +34,12 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     command.add_argument(
         "--silence", metavar="V105,V301", help="skip these rules; the output lists them"
     )
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write a page (audit.html): the table as it was read, and each finding at its cell",
+    )
     command.set_defaults(run=run)
 
 
@@ -46,9 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
     path: Path = arguments.file
-    findings, closing, remarks = (
-        _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
-    )
+    if path.is_dir():
+        findings, closing, remarks = _of_folder(path, silent, arguments.report)
+    else:
+        findings, closing, remarks = _of_file(path, silent, arguments.report)
     for remark in remarks:
         print(visible(remark), file=sys.stderr)
     for finding in findings:
@@ -63,12 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
 Outcome = tuple[Sequence["Finding"], Sequence[str], Sequence[str]]  # findings, closing, remarks
 
 
-def _of_file(path: Path, silent: Collection[str]) -> Outcome:
+def _of_file(path: Path, silent: Collection[str], report: Path | None) -> Outcome:
     from peft_methods.analysis.external.audit import audit_rows
-    from peft_methods.analysis.external.tables import read_table
+    from peft_methods.analysis.external.tables import read_tables
     from peft_methods.report.text.audit import closing_lines
 
-    tables = (read_table(path),)
+    tables = read_tables(path)
     audits = [audit_rows(table.rows, silent) for table in tables]
     remarks = [
         remark
@@ -76,14 +83,25 @@ def _of_file(path: Path, silent: Collection[str]) -> Outcome:
         for remark in (*table.ignored, *audit.remarks)
     ]
     findings = [finding for audit in audits for finding in audit.findings]
-    return findings, tuple(closing_lines(audits)), remarks
+    closing = [*closing_lines(audits)]
+    if report is not None:
+        from peft_methods.report.html.audit import write_audit
+
+        closing.append(f"report: {write_audit(report, tables, audits)}")
+    return findings, closing, remarks
 
 
-def _of_folder(path: Path, silent: Collection[str]) -> Outcome:
+def _of_folder(path: Path, silent: Collection[str], report: Path | None) -> Outcome:
     from peft_methods.analysis.checks import run_checks
     from peft_methods.analysis.external.rows import TableError
     from peft_methods.runs.store import Store
+    from peft_methods.utils.errors import OptionError
 
+    if report is not None:
+        raise OptionError(
+            "--report is for tables made elsewhere. For a folder of records use "
+            "'peft-methods report', whose page has their findings."
+        )
     records, bad = Store(path).records()
     if not records:
         unreadable = f" (unreadable: {'; '.join(map(str, bad))})" if bad else ""

@@ -14,6 +14,7 @@ from peft_methods.methods.registry import METHODS
 
 EXACT_DIGITS = 6  # counts of different things are not equal by chance to so many digits
 COMPARED_DIGITS = 3  # a count with fewer digits does not show other targets
+HEAD_DIGITS = 5  # a count with fewer digits fits with the head and without it
 ALL = 0.995  # a share that is written as 100 %
 SLACK = 0.05  # of a share: head, pooler or embeddings may be counted on one side
 
@@ -153,7 +154,7 @@ def same_count_other_targets(group: Group) -> Iterator[tuple[str, str, str]]:
 def head_on_one_side(group: Group) -> Iterator[tuple[str, str, str]]:
     """Some counts include the head and others do not, so they cannot be compared.
 
-    Only counts with six digits or more are looked at, of methods with a closed form, that fit with
+    Only counts with five digits or more are looked at, of methods with a closed form, that fit with
     the head or without it but not both ways.
     """
     sides: dict[bool, list[str]] = {True: [], False: []}
@@ -172,7 +173,7 @@ def head_on_one_side(group: Group) -> Iterator[tuple[str, str, str]]:
 def _counts_head(row: ResultRow) -> bool | None:
     """Whether a count includes the head; None if that is unknown or both fit."""
     count = row.trainable
-    if count is None or row.method not in METHODS or count.digits < EXACT_DIGITS:
+    if count is None or row.method not in METHODS or count.digits < HEAD_DIGITS:
         return None
     fits = {True: False, False: False}
     for architecture in row.architectures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,13 @@ from peft_methods.utils.units import (
     with_points,
 )
 
+# Columns whose field of `ResultRow` has another name
+FIELDS = {
+    "method": "name",
+    "trainable_parameters": "trainable",
+    "max_memory": "maximum_memory",
+    "learning_rates": "rates",
+}
 TextRow = dict[str, str]  # a row: header -> text
 
 
@@ -32,6 +39,10 @@ class PlainTable:
 
     rows: tuple[ResultRow, ...]
     ignored: tuple[str, ...]
+    title: str = ""
+    headers: tuple[str, ...] = ()
+    cells: tuple[tuple[str, ...], ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,13 @@ class _Read:
     column: Column
     header: str
     values: Sequence[Any] = field(default_factory=tuple)
+
+
+def read_tables(
+    path: Path, number: int | None = None, mapping: Mapping[str, str] | None = None
+) -> tuple[PlainTable, ...]:
+    """Read the tables of a file."""
+    return (read_table(path),)
 
 
 def read_table(path: Path) -> PlainTable:
@@ -205,6 +223,10 @@ def _to_figures(path: Path, headers: list[str], rows: list[TextRow]) -> PlainTab
     return PlainTable(
         with_models(result_rows(path, {name: one.values for name, one in read.items()})),
         tuple(ignored),
+        path.name,
+        tuple(headers),
+        tuple(tuple(row[header] for header in headers) for row in rows),
+        {one.header: FIELDS.get(name, name) for name, one in read.items()},
     )
 
 
