@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,8 +17,9 @@ from audit_faults import ROW_FAULTS
 from builders import TABLES, make_record, on_a_gpu
 from peft_methods.analysis import checks
 from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import Finding
-from peft_methods.analysis.external.audit import check_table
+from peft_methods.analysis.external.audit import DEFAULTS, audit_rows, check_table
 from peft_methods.analysis.external.tables import read_table
 from peft_methods.api import compare
 from peft_methods.runs.record import Record
@@ -251,21 +253,42 @@ def test_rule_finds_only_its_own_fault_in_real_records(
     assert rule in {rule for rule, _ in found}
 
 
-@pytest.mark.parametrize("rule", list(TABLE_FAULTS))
-def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> None:
+def with_fault(rule: str, path: Path) -> tuple[ResultRow, ...]:
+    """Return the rows of the sound table with the rule's fault planted."""
     with (TABLES / "sound.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for method, column, text in TABLE_FAULTS[rule]:
         next(row for row in rows if row["method"] == method)[column] = text
-    with (tmp_path / "faulty.csv").open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    found = check_table(read_table(tmp_path / "faulty.csv").rows)
+    return read_table(path).rows
+
+
+@pytest.mark.parametrize("rule", list(TABLE_FAULTS))
+def test_rule_is_silent_and_not_asked_without_a_field_that_it_needs(
+    rule: str, tmp_path: Path
+) -> None:
+    rows = with_fault(rule, tmp_path / "faulty.csv")
+    assert rule in audit_rows(rows).asked
+    derived = {"method", "architectures", "total_parameters"}  # from names and counts
+    for fields in itertools.product(*RULES[rule].needs):
+        if derived.isdisjoint(fields):
+            blank = {name: DEFAULTS[name] for name in fields}
+            audit = audit_rows([replace(row, **blank) for row in rows])
+            assert rule not in {finding.rule for finding in audit.findings}
+            assert rule not in audit.asked
+
+
+@pytest.mark.parametrize("rule", list(TABLE_FAULTS))
+def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> None:
+    rows = with_fault(rule, tmp_path / "faulty.csv")
+    found = check_table(rows)
     assert [finding.rule for finding in found] == [rule]
     assert "→" in str(found[0])
     assert is_explained(found[0])
-    assert check_table(read_table(tmp_path / "faulty.csv").rows, [rule]) == []
+    assert check_table(rows, [rule]) == []
 
 
 def overlapping(**shares: float) -> list[str]:

@@ -48,6 +48,8 @@ def _count_verdict(row: ResultRow) -> str | None:
     """Return the verdict of the closed forms on a table's parameter count."""
     if row.trainable is None or row.method is None or not row.architectures:
         return None
+    if row.trainable.high < 1:  # V211 covers zero
+        return None
     return verdict(row.method, row.trainable, row.architectures)
 
 
