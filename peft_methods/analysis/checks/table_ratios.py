@@ -75,7 +75,7 @@ def memory_beyond_parameters(group: Group) -> Iterator[tuple[str, str, str]]:
         if extra > max(MANY_TIMES * BYTES * added, LEAST_SHARE * (less.memory or 0.0), LEAST_BYTES):
             yield (
                 row.name,
-                f"{_gigabytes(extra)} more than {less.name} for {added / 1e6:,.3g}M more "
+                f"{_gigabytes(extra)} more than {less.name} for {added / 1e6:,.3g} million more "
                 f"parameters, which cost about {_gigabytes(BYTES * added)}",
                 "look for what else differs: batch, length, targets, checkpointing",
             )
@@ -122,9 +122,9 @@ def faster_than_work(group: Group) -> Iterator[tuple[str, str, str]]:
 
     It computes no gradients of frozen weights: two passes of three, so its passes are 1.5 times
     faster. With small batches of short texts the optimizer's step over all weights takes as long as
-    a pass: up to 1.93 times was measured for equal work (MPNet on an H200). It starts at 2 times, per
-    epoch where epochs are known, or later for a method of less than two passes. Up to four times,
-    another optimizer, precision or batch was found in published tables (3.1 times in steps for a
+    a pass: up to 1.93 times was measured for equal work (MPNet on an H200). It starts at 2 times,
+    per epoch where epochs are known, or later for a method of less than two passes. Up to four
+    times, another optimizer, precision or batch was found in published tables (3.1 times in steps for a
     model of 3 billion weights); beyond that nothing ordinary explains it. Quantised methods are
     left to V506.
     """

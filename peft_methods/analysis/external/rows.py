@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft_methods.analysis.checks.parameter_counts import models_named, models_of_size
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.external.columns import method_of
-from peft_methods.methods.registry import METHODS
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.units import Quantity
 
@@ -20,19 +18,17 @@ class TableError(PeftMethodsError):
     """A file that holds no usable table."""
 
 
-def result_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[ResultRow, str]]:
-    """Return each row, and the name of its model."""
+def result_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> tuple[ResultRow, ...]:
+    """Return each row, without architectures."""
     names = columns["method"]
     for number, name in enumerate(names, 1):
         if not name:
             raise TableError(f"{path}: row {number} names no method. Fill in its 'method' column.")
-        if names.index(name) != number - 1:
-            raise TableError(
-                f"{path}: rows {names.index(name) + 1} and {number} are both {name!r}. "
-                "Give each method one row."
-            )
     lines = [{name: values[row] for name, values in columns.items()} for row in range(len(names))]
-    return [(result_row(line), line.get("model") or "") for line in lines]
+    return tuple(
+        replace(result_row(line), line=place, model=line.get("model") or "")
+        for place, line in enumerate(lines)
+    )
 
 
 # Fields of `ResultRow` that hold one number.
@@ -100,33 +96,3 @@ def rounded_count(quantity: Quantity | None) -> RoundedCount | None:
         if quantity is None
         else RoundedCount(quantity.text, quantity.value, quantity.low, quantity.high)
     )
-
-
-def with_models(rows: list[tuple[ResultRow, str]]) -> tuple[ResultRow, ...]:
-    """Add the candidate architectures to each row.
-
-    They are those of the model that the row names, or else those whose size is what full
-    fine-tuning trained.
-    """
-    full = next(
-        (row.trainable for row, _ in rows if row.method == METHODS.reference and row.trainable),
-        None,
-    )
-    by_size = models_of_size(full) if full else ()
-    found = []
-    for row, model in rows:
-        architectures = models_named(model) if model else by_size
-        # The parameter count of full fine-tuning reveals the number of classes.
-        architectures = (
-            tuple(architecture for architecture in architectures if architecture in by_size)
-            or architectures
-        )
-        total = (
-            architectures[0].encoder_parameters + architectures[0].head_parameters
-            if architectures
-            else full.low
-            if full
-            else None
-        )
-        found.append(replace(row, architectures=architectures, total_parameters=total))
-    return tuple(found)

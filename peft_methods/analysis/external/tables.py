@@ -12,7 +12,7 @@ from typing import Any
 
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.external.columns import COLUMNS, TEXT, Column, column_of
-from peft_methods.analysis.external.rows import TableError, result_rows, with_models
+from peft_methods.analysis.external.rows import TableError, result_rows
 from peft_methods.utils.errors import nearest
 from peft_methods.utils.units import (
     Quantity,
@@ -221,7 +221,7 @@ def _to_figures(path: Path, headers: list[str], rows: list[TextRow]) -> PlainTab
             "Rename one to 'method'."
         )
     return PlainTable(
-        with_models(result_rows(path, {name: one.values for name, one in read.items()})),
+        result_rows(path, {name: one.values for name, one in read.items()}),
         tuple(ignored),
         path.name,
         tuple(headers),
