@@ -40,8 +40,8 @@ def peak_below_weights(group: Group) -> Iterator[tuple[str, str, str]]:
         if peak.high < weights:
             yield (
                 row.name,
-                f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of {count / 1e6:,.3g} million "
-                f"parameters need {weights / 1e6:,.0f} MB at least",
+                f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of "
+                f"{count / 1e6:,.3g} million parameters need {weights / 1e6:,.0f} MB at least",
                 "report the peak of the whole process: this is what training added, or what was "
                 "left after it",
             )
