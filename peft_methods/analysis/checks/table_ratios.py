@@ -125,8 +125,8 @@ def faster_than_work(group: Group) -> Iterator[tuple[str, str, str]]:
     a pass: up to 1.93 times was measured for equal work (MPNet on an H200). It starts at 2 times,
     per epoch where epochs are known, or later for a method of less than two passes. Up to four
     times, another optimizer, precision or batch was found in published tables (3.1 times in
-    steps for a model of 3 billion weights); beyond that nothing ordinary explains it. Quantised methods are
-    left to V506.
+    steps for a model of 3 billion weights); beyond that nothing ordinary explains it. Quantised
+    methods are left to V506.
     """
     full = group.full
     if full is None or not full.train_seconds:
