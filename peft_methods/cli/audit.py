@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +36,17 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     command.add_argument(
         "--silence", metavar="V105,V301", help="skip these rules; the output lists them"
     )
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write a page (audit.html): the table as it was read, and each finding at its cell",
+    )
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line for each finding and return the exit code.
+    """Print a line for each finding and what was judged, and return the exit code.
 
     Raises `PeftMethodsError` for a file or folder that cannot be checked.
     """
@@ -48,35 +54,42 @@ def run(arguments: argparse.Namespace) -> int:
 
     silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
     path: Path = arguments.file
-    findings, rows, remarks = (
-        _of_folder(path, silent)
-        if path.is_dir() and _holds_records(path)
-        else _of_file(path, silent, arguments)
-    )
+    is_of_records = path.is_dir() and _holds_records(path)
+    outcome = _of_folder if is_of_records else _of_file
+    findings, closing, remarks = outcome(path, silent, arguments)
     for remark in remarks:
         print(visible(remark), file=sys.stderr)
     for finding in findings:
         print(finding)
-    if not findings:
-        print(f"nothing found in {counted(rows, 'row')}, by the rules that these columns allow")
+    for line in closing:
+        print(visible(line))
     if silent:
         print(silenced_line(silent))
     return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
 
 
-def _of_file(
-    path: Path, silent: Collection[str], arguments: argparse.Namespace
-) -> tuple[list[Finding], int, tuple[str, ...]]:
-    from peft_methods.analysis.checks import check_table
-    from peft_methods.analysis.external.rows import with_models
+Outcome = tuple[Sequence["Finding"], Sequence[str], Sequence[str]]  # findings, closing, remarks
+
+
+def _of_file(path: Path, silent: Collection[str], arguments: argparse.Namespace) -> Outcome:
+    from peft_methods.analysis.external.audit import audit_rows
     from peft_methods.analysis.external.tables import read_tables
+    from peft_methods.report.text.audit import closing_lines
 
     tables = read_tables(path, arguments.table, mapping_of(arguments.map))
-    return (
-        [finding for table in tables for finding in check_table(with_models(table.rows), silent)],
-        sum(len(table.rows) for table in tables),
-        tuple(remark for table in tables for remark in table.ignored),
-    )
+    audits = [audit_rows(table.rows, silent) for table in tables]
+    remarks = [
+        remark
+        for table, audit in zip(tables, audits, strict=True)
+        for remark in (*table.ignored, *audit.remarks)
+    ]
+    findings = [finding for audit in audits for finding in audit.findings]
+    closing = [*closing_lines(audits)]
+    if arguments.report is not None:
+        from peft_methods.report.html.audit import write_audit
+
+        closing.append(f"report: {write_audit(arguments.report, tables, audits)}")
+    return findings, closing, remarks
 
 
 def _holds_records(path: Path) -> bool:
@@ -85,11 +98,17 @@ def _holds_records(path: Path) -> bool:
     return bool(Store(path).records()[0])
 
 
-def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+def _of_folder(path: Path, silent: Collection[str], arguments: argparse.Namespace) -> Outcome:
     from peft_methods.analysis.checks import run_checks
     from peft_methods.analysis.external.tables import TableError
     from peft_methods.runs.store import Store
+    from peft_methods.utils.errors import OptionError
 
+    if arguments.report is not None:
+        raise OptionError(
+            "--report is for tables made elsewhere. For a folder of records use "
+            "'peft-methods report', whose page has their findings."
+        )
     records, bad = Store(path).records()
     if not records:
         unreadable = f" (unreadable: {'; '.join(map(str, bad))})" if bad else ""
@@ -97,4 +116,6 @@ def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int,
             f"{path} holds no records{unreadable}. Give a folder of results (.peft/results), "
             "or a CSV or JSON table."
         )
-    return run_checks(records, silent), len(records), tuple(map(str, bad))
+    findings = run_checks(records, silent)
+    nothing = f"nothing found in {counted(len(records), 'record')}, by all rules"
+    return findings, () if findings else (nothing,), tuple(map(str, bad))

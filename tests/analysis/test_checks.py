@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_faults import ROW_FAULTS
 
 from builders import TABLES, make_record, on_a_gpu
 from peft_methods.analysis import checks
 from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import Finding
-from peft_methods.analysis.external.rows import with_models
+from peft_methods.analysis.external.audit import DEFAULTS, audit_rows, check_table
 from peft_methods.analysis.external.tables import read_tables
 from peft_methods.api import compare
 from peft_methods.runs.record import Record
@@ -158,7 +161,7 @@ TABLE_FAULTS: dict[str, list[tuple[str, str, str]]] = {
     "V406": [("QLoRA", "peak_memory_mb", "12000.5")],
     "V408": [("LoRA", "train_seconds", "1503.9 ± 400")],
     "V409": [("IA3", "max_memory_mb", "9999")],
-    "V502": [("LoRA", "epochs", "5")],
+    "V502": [("LoRA", "epochs", "2")],
     "V503": [("LoRA", "data", "sst2")],
     "V504": [("LoRA", "learning_rate", "2e-5"), ("LoRA", "learning_rates", "")],
     "V505": [("LoRA", "torch", "2.6.0")],
@@ -167,7 +170,7 @@ TABLE_FAULTS: dict[str, list[tuple[str, str, str]]] = {
 
 
 def test_planted_faults_cover_every_rule() -> None:
-    assert {*FAULTS, *TABLE_FAULTS} == set(RULES)
+    assert {*FAULTS, *TABLE_FAULTS, *ROW_FAULTS} == set(RULES)
 
 
 @pytest.fixture(scope="session")
@@ -250,23 +253,42 @@ def test_rule_finds_only_its_own_fault_in_real_records(
     assert rule in {rule for rule, _ in found}
 
 
-@pytest.mark.parametrize("rule", list(TABLE_FAULTS))
-def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> None:
+def with_fault(rule: str, path: Path) -> tuple[ResultRow, ...]:
+    """Return the rows of the sound table with the rule's fault planted."""
     with (TABLES / "sound.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for method, column, text in TABLE_FAULTS[rule]:
         next(row for row in rows if row["method"] == method)[column] = text
-    with (tmp_path / "faulty.csv").open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    found = checks.check_table(with_models(read_tables(tmp_path / "faulty.csv")[0].rows))
+    return read_tables(path)[0].rows
+
+
+@pytest.mark.parametrize("rule", list(TABLE_FAULTS))
+def test_rule_is_silent_and_not_asked_without_a_field_that_it_needs(
+    rule: str, tmp_path: Path
+) -> None:
+    rows = with_fault(rule, tmp_path / "faulty.csv")
+    assert rule in audit_rows(rows).asked
+    derived = {"method", "architectures", "total_parameters"}  # from names and counts
+    for fields in itertools.product(*RULES[rule].needs):
+        if derived.isdisjoint(fields):
+            blank = {name: DEFAULTS[name] for name in fields}
+            audit = audit_rows([replace(row, **blank) for row in rows])
+            assert rule not in {finding.rule for finding in audit.findings}
+            assert rule not in audit.asked
+
+
+@pytest.mark.parametrize("rule", list(TABLE_FAULTS))
+def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> None:
+    rows = with_fault(rule, tmp_path / "faulty.csv")
+    found = check_table(rows)
     assert [finding.rule for finding in found] == [rule]
     assert "→" in str(found[0])
     assert is_explained(found[0])
-    assert (
-        checks.check_table(with_models(read_tables(tmp_path / "faulty.csv")[0].rows), [rule]) == []
-    )
+    assert check_table(rows, [rule]) == []
 
 
 def overlapping(**shares: float) -> list[str]:
@@ -346,11 +368,11 @@ def test_v406_reports_equal_peaks_of_two_methods_in_a_table(tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text(
         "method,memory_mb\nLoRA,2413.7\nIA3,2413.7\nBitFit,2413\n", encoding="utf-8"
     )
-    (found,) = checks.check_table(with_models(read_tables(tmp_path / "t.csv")[0].rows))
+    (found,) = check_table(read_tables(tmp_path / "t.csv")[0].rows)
     assert (found.rule, found.subject) == ("V406", "LoRA, IA3")
     # Three equal digits may be chance.
     (tmp_path / "t.csv").write_text("method,memory_gb\nLoRA,3.24\nIA3,3.24\n", encoding="utf-8")
-    assert checks.check_table(with_models(read_tables(tmp_path / "t.csv")[0].rows)) == []
+    assert check_table(read_tables(tmp_path / "t.csv")[0].rows) == []
 
 
 def test_v410_compares_the_training_time_of_a_table_with_its_step_times(tmp_path: Path) -> None:
@@ -358,8 +380,7 @@ def test_v410_compares_the_training_time_of_a_table_with_its_step_times(tmp_path
     for steps, rules in ((2000, []), (1000, ["V410"])):
         (tmp_path / "t.csv").write_text(text.format(steps), encoding="utf-8")
         assert [
-            finding.rule
-            for finding in checks.check_table(with_models(read_tables(tmp_path / "t.csv")[0].rows))
+            finding.rule for finding in check_table(read_tables(tmp_path / "t.csv")[0].rows)
         ] == rules
 
 
@@ -367,10 +388,9 @@ def test_v101_checks_the_class_counts_of_a_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "method,accuracy,train_class_counts\nLoRA,0.9,500;0\n", encoding="utf-8"
     )
-    assert [
-        finding.rule
-        for finding in checks.check_table(with_models(read_tables(tmp_path / "t.csv")[0].rows))
-    ] == ["V101"]
+    assert [finding.rule for finding in check_table(read_tables(tmp_path / "t.csv")[0].rows)] == [
+        "V101"
+    ]
 
 
 def test_v405_reports_the_share_of_a_methods_runs_that_fell_back(

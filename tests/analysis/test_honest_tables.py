@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from peft_methods.analysis.checks import check_table
 from peft_methods.analysis.checks.parameter_counts import models_named, verdict
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
-from peft_methods.analysis.external.rows import with_models
+from peft_methods.analysis.external.audit import check_table
 from peft_methods.analysis.external.tables import TableError, read_tables
 
 # Counts that PEFT (0.21) gives with task_type SEQ_CLS and two classes, or counts that include a
@@ -106,7 +105,7 @@ QLoRA,1100,5
 def findings_in(path: Path) -> list[str]:
     return [
         str(finding)
-        for finding in check_table(with_models(read_tables(path)[0].rows))
+        for finding in check_table(read_tables(path)[0].rows)
         if finding.severity != "note"
     ]
 
@@ -158,7 +157,7 @@ def test_rules_find_nothing_in_forty_correct_rows(tmp_path: Path) -> None:
 
 
 def rows_of(path: Path) -> tuple[ResultRow, ...]:
-    return with_models(read_tables(path)[0].rows)
+    return read_tables(path)[0].rows
 
 
 COMMAS = "method;accuracy;trainable_parameters;train_time;peak_memory_gb;learning_rate;torch\n{}"

@@ -11,6 +11,7 @@ from builders import make_record
 from peft_methods.analysis import checks
 from peft_methods.analysis.checks.names import device_name, precision_name, version_name
 from peft_methods.analysis.checks.row import ResultRow, row_of
+from peft_methods.analysis.external.audit import check_table
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
 from peft_methods.recipes.schema import Expect
@@ -19,7 +20,7 @@ from peft_methods.tasks.registry import TASKS
 
 def fires(rule: str, *rows: ResultRow) -> list[str]:
     """Return the evidence of a rule on a table's rows."""
-    return [one.evidence for one in checks.check_table(rows) if one.rule == rule]
+    return [one.evidence for one in check_table(rows) if one.rule == rule]
 
 
 def lora(**values: Any) -> ResultRow:

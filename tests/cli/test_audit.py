@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders import TABLES, make_record
 from peft_methods.__main__ import main
-from peft_methods.analysis.checks import check_table
+from peft_methods.analysis.external.audit import check_table
 from peft_methods.analysis.external.columns import COLUMNS, Column
 from peft_methods.analysis.external.rows import with_models
 from peft_methods.analysis.external.tables import TableError, read_tables
@@ -114,7 +114,11 @@ def test_audit_prints_a_line_per_finding_and_exits_with_1_for_warnings(
 ) -> None:
     assert audit(TABLES / "sst2_bert_15_epochs.csv") == 1
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == len(EXPECTED["sst2_bert_15_epochs"])
+    assert sum(line.startswith("V") for line in out) == len(EXPECTED["sst2_bert_15_epochs"])
+    assert out[-2] == "Audited: 1 table, 4 rows, 1 group; 22 of 39 rules asked."
+    assert out[-1].startswith(
+        "Not asked, for lack of rows by class (V101, V102); train losses (V204)"
+    )
     assert (
         "V409 warning QLoRA: 113.42 MB reported, the maximum was 1,372.03 MB → "
         "report the peak of the training phase"
@@ -128,6 +132,45 @@ def test_audit_prints_a_line_per_finding_and_exits_with_1_for_warnings(
     )
     assert audit(TABLES / "sound.csv") == 0
     assert "nothing found in 5 rows" in capsys.readouterr().out
+
+
+def test_nothing_found_never_stands_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text("method,epochs\nFull,3\nLoRA,3\n", encoding="utf-8")
+    assert audit(tmp_path / "t.csv") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "nothing found in 2 rows, by the 1 rule that could be asked"
+    assert out[2] == "No quality, time or memory was judged: the table has only epochs."
+
+
+def test_audit_writes_a_page_with_each_finding_at_its_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(
+        "method,accuracy,trainable_parameters,colour,epochs\n"
+        'Full,0.93,"124,647,170",<b>,3\nLoRA,0.0,0,red,5\nIA3,0.9,"64,512",red,3\n',
+        encoding="utf-8",
+    )
+    assert audit(tmp_path / "t.csv", "--report", tmp_path / "new" / "page") == 1
+    path = tmp_path / "new" / "page" / "audit.html"
+    assert f"report: {path}" in capsys.readouterr().out
+    page = path.read_text(encoding="utf-8")
+    assert re.search(r'<td class="error">0<span class="marks"><a href="#finding-1">', page)
+    assert re.search(r'<td class="warning">0\.0<span', page)
+    assert re.search(r'<td class="warning">5<span', page)
+    assert page.count('<li id="finding-') == 3
+    assert "<td>&lt;b&gt;</td>" in page
+    assert 'class="ignored"' in page
+    assert "Low-Rank Adaptation" in page or "LoRA:" in page
+    assert not re.search(r"<script|<link|src=|url\(", page)
+
+
+def test_audit_refuses_a_page_for_a_folder_of_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(tmp_path, "--report", tmp_path / "page") == 4
+    assert "use 'peft-methods report'" in capsys.readouterr().err
 
 
 def test_audit_exits_with_0_for_notes_alone(

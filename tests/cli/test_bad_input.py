@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 
 from builders import TASK, make_rows, records_of
 from peft_methods.analysis.baseline import read_baseline
-from peft_methods.analysis.checks import RULES, check_table
+from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.checks.rule import parse_silenced
 from peft_methods.analysis.constraints import parse_constraints
-from peft_methods.analysis.external.rows import with_models
+from peft_methods.analysis.external.audit import check_table
 from peft_methods.analysis.external.tables import read_tables
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.tolerances import parse_tolerances
@@ -513,10 +513,7 @@ def test_read_table_with_damaged_file(
     table = outcome(lambda: read_tables(path)[0], "fuzzed.table")
     if table is not None:
         assert all(row.name for row in table.rows)
-        assert all(
-            len(str(finding).splitlines()) == 1
-            for finding in check_table(with_models(table.rows), ())
-        )
+        assert all(len(str(finding).splitlines()) == 1 for finding in check_table(table.rows, ()))
 
 
 # data

@@ -18,16 +18,22 @@ from peft_methods.analysis.checks import (
     isolation,
     measurement,
     results,
+    table_counts,
+    table_limits,
+    table_ratios,
+    table_scores,
     training,
 )
-from peft_methods.analysis.checks.row import ResultRow, mean_row, row_of
+from peft_methods.analysis.checks.group import Group
+from peft_methods.analysis.checks.means import mean_row
+from peft_methods.analysis.checks.row import ResultRow, row_of
 from peft_methods.analysis.checks.rule import REGISTRY, Finding, Rule
 from peft_methods.runs.record import Record
 
-__all__ = ["RULES", "Finding", "Rule", "check_table", "run_checks"]
-assert all((data, training, results, measurement, isolation, comparison, generation)), (
-    "importing these modules fills the registry"
-)
+__all__ = ["RULES", "Finding", "Rule", "check_group", "run_checks"]
+MODULES = (data, training, results, measurement, isolation, comparison, generation)
+OF_TABLES = (table_counts, table_limits, table_ratios, table_scores)
+assert all((*MODULES, *OF_TABLES)), "importing these modules fills the registry"
 RULES = dict(sorted(REGISTRY.items()))
 
 
@@ -48,21 +54,24 @@ def run_checks(records: Iterable[Record], silent: Collection[str] = ()) -> list[
     ]
 
 
-def check_table(rows: Sequence[ResultRow], silent: Collection[str] = ()) -> list[Finding]:
-    """Return the findings on a table's rows, by the rules that need no more than a table."""
+def check_group(group: Group, silent: Collection[str] = ()) -> list[Finding]:
+    """Return the findings on one group of a table, by the rules that need no more than a table."""
     return [
-        _finding(rule, found)
+        _finding(rule, found, lines=lines)
         for rule in RULES.values()
         if rule.id not in silent
-        for found in _findings_in_rows(rule, rows)
+        for found, lines in _findings_in_group(rule, group)
     ]
 
 
 def _finding(
-    rule: Rule, found: Sequence[str], rows: frozenset[tuple[str, str]] = frozenset()
+    rule: Rule,
+    found: Sequence[str],
+    rows: frozenset[tuple[str, str]] = frozenset(),
+    lines: tuple[int, ...] = (),
 ) -> Finding:
     subject, evidence, advice = found
-    return Finding(rule.id, rule.severity, subject, evidence, advice, rows)
+    return Finding(rule.id, rule.severity, subject, evidence, advice, rows, lines)
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,7 @@ def _findings_in_records(
         for name, seeds in checked.by_method.items():
             for found in rule.check(seeds):
                 yield (name, *found), checked.rows_of(seeds)
-    else:
+    elif rule.scope in ("run", "row"):
         items = checked.records if rule.scope == "run" else checked.rows
         of = zip(checked.subjects, checked.rows_of_each, items, strict=True)
         for subject, concerns, item in of:
@@ -157,8 +166,12 @@ def _findings_in_records(
                 yield (subject, *found), concerns
 
 
-def _findings_in_rows(rule: Rule, rows: Sequence[ResultRow]) -> Iterator[Sequence[str]]:
+def _findings_in_group(rule: Rule, group: Group) -> Iterator[tuple[Sequence[str], tuple[int, ...]]]:
+    """Yield (subject, evidence, advice) and the lines of each finding of one rule on a group."""
     if rule.scope == "row":
-        yield from ((row.name, *found) for row in rows for found in rule.check(row))
-    elif rule.scope == "comparison":
-        yield from rule.check(rows)
+        for row in group.rows:
+            for found in rule.check(row):
+                yield (row.name, *found), (row.line,)
+    elif rule.scope in ("comparison", "table"):
+        for found in rule.check(group if rule.scope == "table" else list(group.methods)):
+            yield found, group.lines_of(found[0])

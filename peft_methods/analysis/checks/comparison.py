@@ -69,7 +69,19 @@ BUDGET: dict[str, Callable[[ResultRow], float | None]] = {
 }
 
 
-@rule("V502", "warning", "comparison", evidence=tuple(f"… {what}, the others …" for what in BUDGET))
+@rule(
+    "V502",
+    "warning",
+    "comparison",
+    evidence=tuple(f"… {what}, the others …" for what in BUDGET),
+    needs=(
+        "epochs",
+        "steps_per_epoch",
+        "train_rows",
+        "batch_size",
+        "max_length",
+    ),
+)
 def budgets_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """Methods had different budgets: epochs, steps, rows, batch size or length."""
     for what, of in BUDGET.items():
@@ -86,6 +98,10 @@ def budgets_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     "warning",
     "comparison",
     evidence=("data …, the others' …", "test rows …, the others' …"),
+    needs=(
+        "data",
+        "test_rows",
+    ),
 )
 def data_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """Methods were trained or tested on different data, or on different splits of it."""
@@ -134,7 +150,7 @@ def _short(value: str | float) -> str:
     return value[:12] if isinstance(value, str) else f"{value:,.0f}"
 
 
-@rule("V504", "warning", "comparison")
+@rule("V504", "warning", "comparison", needs=("learning_rate method",))
 def one_rate_for_all(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """Methods with few parameters used about full fine-tuning's learning rate, which is too low.
 
@@ -174,6 +190,11 @@ def _is_tuned(row: ResultRow) -> bool:
     "warning",
     "comparison",
     evidence=tuple(f"{what} …, the others' …" for what in ("device", "precision", *VERSIONS)),
+    needs=(
+        "device",
+        "precision",
+        "versions",
+    ),
 )
 def settings_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """Methods ran with different library versions, precisions or devices.
@@ -205,6 +226,11 @@ def _version(package: str, row: ResultRow) -> str | None:
     evidence=(
         "… times LoRA's time",
         "… MB less than LoRA, but 4-bit weights save only … MB",
+    ),
+    needs=(
+        "train_seconds method",
+        "peak_memory method total_parameters",
+        "maximum_memory method total_parameters",
     ),
 )
 def unlike_work(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:

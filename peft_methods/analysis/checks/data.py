@@ -29,7 +29,7 @@ def _by_split(data: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
     return [(split, values[split]) for split in SPLITS if split in values]
 
 
-@rule("V101", "error", "row")
+@rule("V101", "error", "row", needs=("class_counts",))
 def one_class(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A split holds one class only: any method scores 100 % on it, or learns nothing from it.
 
@@ -43,7 +43,7 @@ def one_class(row: ResultRow) -> Iterator[tuple[str, str]]:
             )
 
 
-@rule("V102", "warning", "row")
+@rule("V102", "warning", "row", needs=("class_counts",))
 def class_missing(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A split lacks a class that another split has."""
     width = max(map(len, row.class_counts.values()), default=0)

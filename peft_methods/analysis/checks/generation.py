@@ -57,7 +57,7 @@ def writes_nothing(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V604", "warning", "row")
+@rule("V604", "warning", "row", needs=("quality score trivial has_learnt",))
 def writes_no_better(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The loss fell below the untrained model's, but generated texts score no better than its.
 

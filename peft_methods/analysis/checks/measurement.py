@@ -86,7 +86,7 @@ def peak_not_explained(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V405", "warning", "comparison")
+@rule("V405", "warning", "comparison", needs=("fell_back",), rows=1)
 def engine_fell_back(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """The trainer engine trained only some of the runs: their times cannot be compared."""
     if all(row.fell_back == 1 for row in rows):
@@ -111,6 +111,12 @@ def engine_fell_back(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]
         "the same peak to the last digit, …",
         "… MB, … times the memory of full fine-tuning",
     ),
+    needs=(
+        "peak_memory",
+        "maximum_memory",
+        "peak_is_reset",
+    ),
+    rows=1,
 )
 def peak_not_reset(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """A peak that looks carried over: not reset, equal to another, or QLoRA's above full's."""
@@ -127,11 +133,7 @@ def peak_not_reset(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
         )
     by_text: dict[str, list[ResultRow]] = {}
     for row in rows:
-        if (
-            row.peak_is_reset is None
-            and row.peak_memory
-            and _digits(row.peak_memory.text) >= DIGITS
-        ):
+        if row.peak_is_reset is None and row.peak_memory and row.peak_memory.digits >= DIGITS:
             by_text.setdefault(row.peak_memory.text, []).append(row)
     for text, alike in by_text.items():
         # One method twice, at different learning rates for example, may need the same memory.
@@ -142,11 +144,6 @@ def peak_not_reset(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
                 advice,
             )
     yield from ((name, evidence, advice) for name, evidence in _above_full(rows))
-
-
-def _digits(text: str) -> int:
-    """Count the significant digits: 3.240 has three."""
-    return len("".join(character for character in text if character.isdigit()).strip("0"))
 
 
 def _above_full(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:
@@ -183,7 +180,7 @@ def process_polluted(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V408", "warning", "comparison")
+@rule("V408", "warning", "comparison", needs=("train_seconds train_seconds_deviation",), rows=1)
 def timing_spread(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """The training time varies too much between the seeds of one method."""
     for row in rows:
@@ -197,7 +194,7 @@ def timing_spread(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
             )
 
 
-@rule("V409", "warning", "row")
+@rule("V409", "warning", "row", needs=("peak_memory maximum_memory",))
 def memory_below_maximum(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The reported memory is below the maximum: it was read after the peak.
 
@@ -211,7 +208,7 @@ def memory_below_maximum(row: ResultRow) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V410", "warning", "row")
+@rule("V410", "warning", "row", needs=("train_seconds step_seconds epochs steps_per_epoch",))
 def time_beside_training(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The training time is longer than its steps: it includes other work."""
     seconds, step, epochs, steps = (
@@ -252,7 +249,7 @@ def cpu_oversubscribed(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V412", "warning", "comparison")
+@rule("V412", "warning", "comparison", needs=("clock_mhz",))
 def clock_changed(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """The GPU ran at different clocks for some methods."""
     known = [row for row in rows if row.clock_mhz]
@@ -267,7 +264,7 @@ def clock_changed(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
         )
 
 
-@rule("V413", "note", "comparison")
+@rule("V413", "note", "comparison", needs=("engine_note",), rows=1)
 def engine_never_used(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """The chosen engine trained no method; the trainer engine trained them all."""
     if rows and all(row.fell_back == 1 for row in rows):

@@ -15,6 +15,10 @@ PRECISIONS = {
     "fp32": r"(?:fp|f|float)[\s_-]?32(?:[\s_-]true)?|float|single|full|32(?:[\s_-](?:bits?|true))?",
     "fp64": r"(?:fp|f|float)[\s_-]?64(?:[\s_-]true)?|double|64(?:[\s_-](?:bits?|true))?",
 }
+# What tables write where a value is missing
+MISSING = re.compile(
+    r"[\s\-–—−?*./()]*|n\s*/?\s*a|none|null|nan|unknown|not (?:given|reported|stated)"
+)
 PUNCTUATION = re.compile(r"[\s+,;/().:_-]+")
 
 
@@ -23,7 +27,7 @@ def precision_name(text: str | None, quantized: bool = False) -> str | None:
 
     Of a quantized method, the words for its weights are left out.
     """
-    given = (text or "").casefold()
+    given = _given(text).casefold()
     words = FILLERS.sub(" ", FOUR_BITS.sub(" ", given) if quantized else given)
     for name, spelling in PRECISIONS.items():
         words = re.sub(rf"(?<!\w)(?:{spelling})(?!\w)", f" {name} ", words)
@@ -32,7 +36,7 @@ def precision_name(text: str | None, quantized: bool = False) -> str | None:
 
 def device_name(text: str | None) -> str | None:
     """Return a device's name without the maker's: 'NVIDIA A100-SXM4-80GB' and 'A100 SXM4 80 GB'."""
-    words = re.sub(r"\bnvidia\b", " ", (text or "").casefold())
+    words = re.sub(r"\bnvidia\b", " ", _given(text).casefold())
     return (
         " ".join(re.sub(r"(\d)\s+(gb|gib)\b", r"\1\2", PUNCTUATION.sub(" ", words)).split()) or None
     )
@@ -40,6 +44,12 @@ def device_name(text: str | None) -> str | None:
 
 def version_name(text: str | None) -> str | None:
     """Return a version without 'v' and trailing zeros: '2.6' and 'v2.6.0' are the same."""
-    given = (text or "").strip().casefold().removeprefix("v")
+    given = _given(text).casefold().removeprefix("v")
     release, plus, build = given.partition("+")
     return (re.sub(r"(?:\.0+)+$", "", release) + plus + build) or None
+
+
+def _given(text: str | None) -> str:
+    """Return a text without spaces around it; empty for a dash, N/A and the like."""
+    found = (text or "").strip()
+    return "" if MISSING.fullmatch(found.casefold()) else found

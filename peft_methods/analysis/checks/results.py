@@ -23,7 +23,15 @@ OTHER_CODING = (
 )
 
 
-@rule("V301", "error", "row")
+@rule(
+    "V301",
+    "error",
+    "row",
+    needs=(
+        "accuracy majority",
+        "quality score trivial",
+    ),
+)
 def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The model is no better than a trivial predictor, such as the majority class.
 
@@ -86,7 +94,16 @@ def _is_coded_otherwise(row: ResultRow) -> bool:
     return accuracy < chance - error and validation > chance + error
 
 
-@rule("V302", "error", "row")
+@rule(
+    "V302",
+    "error",
+    "row",
+    needs=(
+        "train_losses",
+        "validation_losses",
+        "unscored",
+    ),
+)
 def not_finite(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A loss, or a logit for a test row, is not a finite number."""
     series = {"train_loss": row.train_losses, "validation_loss": row.validation_losses}
@@ -109,7 +126,7 @@ def not_finite(row: ResultRow) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V303", "warning", "row")
+@rule("V303", "warning", "row", needs=("accuracy",))
 def perfect(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The test accuracy is exactly 100 %."""
     if row.accuracy == 1.0:
@@ -121,7 +138,7 @@ def perfect(row: ResultRow) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V304", "warning", "row")
+@rule("V304", "warning", "row", needs=("validation_accuracy validation_accuracies",))
 def not_of_its_log(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The reported validation accuracy is neither the best nor the last of its own log.
 
@@ -152,6 +169,8 @@ def not_of_its_log(row: ResultRow) -> Iterator[tuple[str, str]]:
         "… test rows give ±… points, the margin is …",
         "a lead of … points over … on … test rows, where the 95 % interval is ±…",
     ),
+    needs=("accuracy test_rows",),
+    rows=1,
 )
 def test_set_too_small(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """The test set is too small for the lead of a table's best method or a recipe's margin."""
@@ -204,7 +223,16 @@ def _lead_by_chance(best: ResultRow, other: ResultRow) -> str | None:
     )
 
 
-@rule("V306", "warning", "row")
+@rule(
+    "V306",
+    "warning",
+    "row",
+    needs=(
+        "accuracy validation_accuracy",
+        "accuracy train_accuracy",
+        "train_losses validation_losses best_epoch",
+    ),
+)
 def gap_to_train(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The training or validation score is far better than the test score.
 

@@ -21,6 +21,16 @@ class RoundedCount:
         """Whether the value may be written like this."""
         return self.low <= value <= self.high
 
+    @property
+    def digits(self) -> int:
+        """The number of significant digits: 3.240 has three, 5410 four, 5400 two.
+
+        One zero at the end of a whole number may be a digit like any other; two are rounding.
+        """
+        number = "".join(one for one in self.text.partition("e")[0] if one.isdigit() or one == ".")
+        is_digit = "." not in number and number[-1:] == "0" and number[-2:] != "00"
+        return len(number.replace(".", "").strip("0")) + is_digit
+
     @classmethod
     def exactly(cls, value: float) -> RoundedCount:
         """Make a count that is known to the last digit."""

@@ -11,13 +11,15 @@ from peft_methods.utils.errors import OptionError, nearest
 from peft_methods.utils.sanitize import visible
 
 Severity = Literal["error", "warning", "note"]
-Scope = Literal["run", "row", "method", "comparison"]
+Scope = Literal["run", "row", "method", "comparison", "table"]
 SCOPES: dict[Scope, str] = {
     "run": "the record of one run",
     "row": "one run, or one row of an audited table",
     "method": "all seeds of one method",
-    "comparison": "all methods of one recipe, or all rows of an audited table",
+    "comparison": "all methods of one recipe, or of one group of an audited table",
+    "table": "one group of an audited table: the rows of one model, data set and task",
 }
+ROWS_NEEDED: dict[Scope, int] = {"row": 1, "comparison": 2, "table": 1}  # of audited tables
 
 
 def is_floor(method: str | None) -> bool:
@@ -37,7 +39,8 @@ class Finding:
     """One problem that a rule found: in a run, a method, or a row of a table.
 
     `rows` are the rows of a comparison that it concerns, as (recipe, method). Those of a
-    prerequisite run are the rows that depend on it.
+    prerequisite run are the rows that depend on it. `lines` are the lines of an audited table,
+    from 0.
     """
 
     rule: str
@@ -46,6 +49,7 @@ class Finding:
     evidence: str
     advice: str
     rows: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False)
+    lines: tuple[int, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return visible(
@@ -59,8 +63,13 @@ class Rule:
 
     A check of scope `run` gets a `Record`, one of scope `method` the records of all seeds, and one
     of scope `row` a `ResultRow`. Each of these yields (evidence, advice) pairs. A check of scope
-    `comparison` gets a list of `ResultRow`, one per method, and yields (subject, evidence, advice).
+    `comparison` gets a list of `ResultRow`, one per method, and one of scope `table` a `Group`;
+    both yield (subject, evidence, advice).
     Values that are not known are None; a check that needs one of them yields nothing.
+
+    `needs` has the fields of `ResultRow` without which a check of scope `row`, `comparison` or
+    `table` finds nothing: one entry for each way to find something, with all fields of that way.
+    `rows` is the least number of rows that must have them.
 
     `evidence` has the texts of its evidence, with … for values, where `explain` cannot read them
     from the check's code: those made of values alone, or by another function.
@@ -72,6 +81,8 @@ class Rule:
     title: str
     check: Callable[[Any], Iterable[Sequence[str]]]
     evidence: tuple[str, ...] = ()
+    needs: tuple[tuple[str, ...], ...] = ()
+    rows: int = 1
 
     @property
     def named(self) -> str:
@@ -83,16 +94,25 @@ REGISTRY: dict[str, Rule] = {}
 
 
 def rule(
-    id: str, severity: Severity, scope: Scope, evidence: tuple[str, ...] = ()
+    id: str,
+    severity: Severity,
+    scope: Scope,
+    evidence: tuple[str, ...] = (),
+    *,
+    needs: tuple[str, ...] = (),
+    rows: int | None = None,
 ) -> Callable[[Callable[[Any], Iterable[Sequence[str]]]], Rule]:
     """Register a rule. The first line of the check's docstring is the rule's title.
 
-    `evidence`: see `Rule`.
+    `evidence`, `needs` and `rows`: see `Rule`. Each entry of `needs` has its fields in one text,
+    separated by spaces.
     """
+    ways = tuple(tuple(one.split()) for one in needs)
+    least = ROWS_NEEDED.get(scope, 1) if rows is None else rows
 
     def register(check: Callable[[Any], Iterable[Sequence[str]]]) -> Rule:
         title = (check.__doc__ or "").strip().splitlines()[0]
-        made = Rule(id, severity, scope, title, check, evidence)
+        made = Rule(id, severity, scope, title, check, evidence, ways, least)
         assert id not in REGISTRY, f"two rules have the id {id}"
         REGISTRY[id] = made
         return made

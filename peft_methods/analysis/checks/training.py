@@ -44,7 +44,15 @@ def parameters_not_moved(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V203", "error", "row")
+@rule(
+    "V203",
+    "error",
+    "row",
+    needs=(
+        "trainable method architectures",
+        "method_parameters expected_method_parameters",
+    ),
+)
 def trainable_count_off(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The trainable count is off its closed form (tables: it fits no rank, targets or width)."""
     expected, counted = row.expected_method_parameters, row.method_parameters
@@ -66,7 +74,7 @@ def trainable_count_off(row: ResultRow) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V204", "warning", "row")
+@rule("V204", "warning", "row", needs=("train_losses",))
 def loss_flat(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The training loss did not fall over the epochs, or rose again: the training diverged.
 
@@ -89,7 +97,16 @@ def loss_flat(row: ResultRow) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V205", "error", "row")
+@rule(
+    "V205",
+    "error",
+    "row",
+    needs=(
+        "trainable method architectures",
+        "head_parameters head_trained",
+        "head_quantized",
+    ),
+)
 def head_not_trained(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The classification head, newly initialised, was not fully trained, or is quantised."""
     advice = "train the whole head in full precision (modules_to_save; llm_int8_skip_modules)"
@@ -110,7 +127,15 @@ def head_not_trained(row: ResultRow) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V206", "error", "row")
+@rule(
+    "V206",
+    "error",
+    "row",
+    needs=(
+        "trainable method architectures",
+        "method_parameters",
+    ),
+)
 def nothing_matched(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The method trained nothing but the head: its target modules matched nothing."""
     trained = row.method_parameters == 0 or row_verdict(row) == "nothing"
@@ -135,7 +160,7 @@ def nothing_quantized(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V208", "error", "row")
+@rule("V208", "error", "row", needs=("validation_losses",))
 def validation_loss_constant(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The validation loss stayed constant: nothing useful was trained (head_only is exempt).
 
@@ -169,7 +194,7 @@ def _constant_within(row: ResultRow, losses: Sequence[float]) -> float:
     return UNCHANGED * max(losses)
 
 
-@rule("V209", "warning", "row")
+@rule("V209", "warning", "row", needs=("learning_rate rates",))
 def rate_at_the_edge(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The chosen learning rate is the lowest or highest tried: a better one may lie beyond."""
     rate, tried = row.learning_rate, sorted(set(row.rates))
@@ -182,7 +207,7 @@ def rate_at_the_edge(row: ResultRow) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V210", "note", "comparison")
+@rule("V210", "note", "comparison", needs=("validation_accuracies",), rows=1)
 def still_improving(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """The last epoch is the best, by more than chance: more epochs may improve the result."""
     gains = {row.name: gain for row in rows if (gain := _last_gain(row)) > 0}

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft_methods.analysis.checks.parameter_counts import candidates, model_in
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.external.figures import Figures
 from peft_methods.analysis.external.method_names import method_of
 from peft_methods.analysis.external.method_words import method_words, targets_in
-from peft_methods.methods.registry import METHODS
 from peft_methods.utils.units import Quantity
 
 # Fields of `ResultRow` that hold one number.
@@ -131,28 +129,3 @@ def rounded_count(quantity: Quantity | None) -> RoundedCount | None:
         if quantity is None
         else RoundedCount(quantity.text, quantity.value, quantity.low, quantity.high)
     )
-
-
-def with_models(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
-    """Add the candidate architectures to each row.
-
-    They are those of the model that the row names, or else those whose size is what full
-    fine-tuning trained.
-    """
-    full = next(
-        (row.trainable for row in rows if row.method == METHODS.reference and row.trainable),
-        None,
-    )
-    found = []
-    for row in rows:
-        # The parameter count of full fine-tuning reveals the number of classes.
-        architectures = candidates(row.model or model_in(row.name), full)
-        total = (
-            architectures[0].encoder_parameters + architectures[0].head_parameters
-            if architectures
-            else full.low
-            if full
-            else None
-        )
-        found.append(replace(row, architectures=architectures, total_parameters=total))
-    return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peft_methods.analysis.checks.row import ResultRow
@@ -34,7 +34,7 @@ class PlainTable:
     title: str = ""
     headers: tuple[str, ...] = ()
     cells: tuple[tuple[str, ...], ...] = ()
-    fields: Mapping[str, str] | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_tables(

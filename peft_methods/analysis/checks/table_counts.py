@@ -1,0 +1,189 @@
+"""V21x: counts of trainable parameters in an audited table that contradict one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from peft_methods.analysis.checks.group import Group
+from peft_methods.analysis.checks.parameter_counts import verdict
+from peft_methods.analysis.checks.rounded_count import RoundedCount
+from peft_methods.analysis.checks.row import ResultRow
+from peft_methods.analysis.checks.rule import is_floor, rule
+from peft_methods.methods.registry import METHODS
+
+EXACT_DIGITS = 6  # counts of different things are not equal by chance to so many digits
+COMPARED_DIGITS = 3  # a count with fewer digits does not show other targets
+HEAD_DIGITS = 5  # a count with fewer digits fits with the head and without it
+ALL = 0.995  # a share that is written as 100 %
+SLACK = 0.05  # of a share: head, pooler or embeddings may be counted on one side
+
+
+@rule("V211", "error", "table", needs=("trainable method",))
+def nothing_trained(group: Group) -> Iterator[tuple[str, str, str]]:
+    """A method that trains some parameters has none: nothing was trained, or it was misread.
+
+    It starts at exactly zero. Methods that train the head alone are exempt, since a table may
+    count without the head.
+    """
+    for row in group.methods:
+        if row.method is None or is_floor(row.method) or row.trainable is None:
+            continue
+        if row.trainable.high < 1:
+            yield (
+                row.name,
+                f"{row.trainable.text} trainable parameters",
+                "count them after the method is applied and before training; if there are none, "
+                "these are the results of the untrained model",
+            )
+
+
+@rule(
+    "V212",
+    "error",
+    "table",
+    needs=("trainable method", "trainable_share method"),
+)
+def nothing_frozen(group: Group) -> Iterator[tuple[str, str, str]]:
+    """A method that freezes weights trains as many parameters as full fine-tuning.
+
+    It starts at a share that is written as 100 %, or at a count that equals that of full
+    fine-tuning, or the row's own total, in six digits or more. A count with fewer digits may be the
+    size of the model, which is the same in every row.
+    """
+    full = group.full
+    for row in group.partial():
+        count, share = row.trainable, row.trainable_share
+        if share is not None and share.low >= ALL:
+            yield row.name, f"{share.text} of all parameters are trainable", UNFROZEN
+        elif count is not None and count.digits >= EXACT_DIGITS:
+            for other, whose in (
+                (full.trainable if full else None, "those of full fine-tuning"),
+                (row.total, "all that there are"),
+            ):
+                if other is not None and other.value == count.value:
+                    yield row.name, f"{count.text} trainable parameters, {whose}", UNFROZEN
+                    break
+
+
+UNFROZEN = (
+    "nothing was frozen: check that the method was applied (get_peft_model) to the model that "
+    "was trained and counted"
+)
+
+
+@rule(
+    "V213",
+    "error",
+    "table",
+    needs=("trainable_share trainable total", "trainable_share trainable method"),
+)
+def share_contradicts(group: Group) -> Iterator[tuple[str, str, str]]:
+    """The share of trainable parameters is not that of the counts beside it.
+
+    It starts at 5 % of the share beyond what the written digits allow. The total may be given with
+    or without the trained parameters; without a total it is what full fine-tuning trains.
+    """
+    for row in group.methods:
+        count, share, total = row.trainable, row.trainable_share, _total(row, group)
+        if count is None or share is None or total is None or not total.low:
+            continue
+        if _fits(share, count, total):
+            continue
+        fits = next(
+            (
+                other.name
+                for other in group.methods
+                if other is not row
+                and other.trainable
+                and other.trainable.text != count.text
+                and _fits(share, other.trainable, _total(other, group) or total)
+            ),
+            None,
+        )
+        yield (
+            row.name,
+            f"{count.text} of {total.text} parameters are {count.value / total.value:.2%}, "
+            f"not {100 * share.value:.4g} %" + (f", which is that of {fits}" if fits else ""),
+            "compute the share again; the table may mix rows, or shares and percentages",
+        )
+
+
+def _total(row: ResultRow, group: Group) -> RoundedCount | None:
+    return row.total or (group.full.trainable if group.full else None)
+
+
+def _fits(share: RoundedCount, count: RoundedCount, total: RoundedCount) -> bool:
+    """Whether a share may be that of the count, whatever the total includes."""
+    if not total.low:
+        return True
+    lowest = count.low / (total.high + count.high) * (1 - SLACK)
+    without = total.low - count.high
+    highest = (count.high / without if without > count.high else 1.0) * (1 + SLACK)
+    return share.high >= lowest and share.low <= highest
+
+
+@rule("V214", "error", "table", needs=("trainable targets method",), rows=2)
+def same_count_other_targets(group: Group) -> Iterator[tuple[str, str, str]]:
+    """More target modules, but the same number of trainable parameters.
+
+    Each further target adds a matrix. It starts at counts with three digits that are written alike,
+    of one method and rank, where one row has all targets of the other and more.
+    """
+    for row in group.methods:
+        for other in group.methods:
+            if (
+                row.method is not None
+                and (row.method, row.rank) == (other.method, other.rank)
+                and row.trainable
+                and other.trainable
+                and set(row.targets)
+                and set(row.targets) < set(other.targets)
+                and row.trainable.text == other.trainable.text
+                and row.trainable.digits >= COMPARED_DIGITS
+            ):
+                yield (
+                    f"{row.name}, {other.name}",
+                    f"{row.trainable.text} trainable parameters for {'+'.join(row.targets)} and "
+                    f"for {'+'.join(other.targets)}",
+                    "count each configuration's own parameters",
+                )
+
+
+@rule("V215", "note", "table", needs=("trainable method architectures",), rows=2)
+def head_on_one_side(group: Group) -> Iterator[tuple[str, str, str]]:
+    """Some counts include the head and others do not, so they cannot be compared.
+
+    Only counts with five digits or more are looked at, of methods with a closed form, that fit with
+    the head or without it but not both ways.
+    """
+    sides: dict[bool, list[str]] = {True: [], False: []}
+    for row in group.partial():
+        counts_head = _counts_head(row)
+        if counts_head is not None:
+            sides[counts_head].append(row.name)
+    if all(sides.values()):
+        yield (
+            ", ".join(sides[False]),
+            f"counted without the head, and {', '.join(sides[True])} with it",
+            "count the same for every method: with the head, or without it",
+        )
+
+
+def _counts_head(row: ResultRow) -> bool | None:
+    """Whether a count includes the head; None if that is unknown or both fit."""
+    count = row.trainable
+    if count is None or row.method not in METHODS or count.digits < HEAD_DIGITS:
+        return None
+    fits = {True: False, False: False}
+    for architecture in row.architectures:
+        bare, head = (
+            replace(architecture, head_parameters=0, labels=0),
+            architecture.head_parameters,
+        )
+        rest = replace(
+            count, value=count.value - head, low=count.low - head, high=count.high - head
+        )
+        fits[False] |= verdict(str(row.method), count, [bare]) == "fits"
+        fits[True] |= rest.low > 0 and verdict(str(row.method), rest, [bare]) == "fits"
+    return None if fits[True] == fits[False] else fits[True]

@@ -1,0 +1,131 @@
+"""Groups of an audited table's rows: those of one model, data set and task can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from peft_methods.analysis.checks.group import Group
+from peft_methods.analysis.checks.parameter_counts import candidates, models_of_size
+from peft_methods.analysis.checks.row import ResultRow
+from peft_methods.analysis.external.seeds import entries_of
+from peft_methods.analysis.external.vocabulary import data_in, key_of, model_in, without_words
+from peft_methods.methods.registry import METHODS
+from peft_methods.utils.words import counted
+
+NO_MODEL = "no column names the models: each row is taken as one of the model above it"
+
+
+def groups_of(rows: Sequence[ResultRow]) -> tuple[Group, ...]:
+    """Return the groups, in the order of their first rows.
+
+    A row's model and data set are those of its columns, or the words for them in its method's
+    name, or, for models, those of the count of full fine-tuning above it. A row without a model
+    belongs to the only model that others name. Different data sets and tasks make groups only if
+    a method occurs with several of them: else the rows claim to be a comparison, which rule V503
+    judges.
+    """
+    numbered = len({row.line for row in rows}) == len(rows)
+    named = [
+        _named(row if numbered else replace(row, line=place)) for place, row in enumerate(rows)
+    ]
+    models, remarks = _models(named)
+    data = _parting(named, lambda row: key_of(row.data or data_in(row.name)))
+    tasks = _parting(named, lambda row: key_of(row.task or ""))
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for place, key in enumerate(zip(models, data, tasks, strict=True)):
+        places.setdefault(key, []).append(place)
+    return tuple(
+        _group(key, [named[place] for place in found], len(places) > 1, remarks)
+        for key, found in places.items()
+    )
+
+
+def _named(row: ResultRow) -> ResultRow:
+    return row if row.model else replace(row, model=model_in(row.name))
+
+
+def _models(rows: Sequence[ResultRow]) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the model of each row as a key, and the remarks by key."""
+    keys = [key_of(row.model) for row in rows]
+    known = {key for key in keys if key}
+    if not known:
+        return _models_by_size(rows)
+    unnamed = [row.name for row, key in zip(rows, keys, strict=True) if not key]
+    if len(known) == 1:
+        (only,) = known
+        return [only] * len(rows), {}
+    many = f"{counted(len(known), 'model')} are named, but none for {', '.join(unnamed)}"
+    return keys, {"": [f"{many}: not compared with the other rows"]} if unnamed else {}
+
+
+def _models_by_size(rows: Sequence[ResultRow]) -> tuple[list[str], dict[str, list[str]]]:
+    """Part the rows where full fine-tuning trains another model's number of parameters."""
+    keys, current = [], ""
+    sizes: list[set[tuple[str, int, int]]] = []
+    for row in rows:
+        if row.method == METHODS.reference and row.trainable:
+            found = {(a.model_type, a.layers, a.hidden) for a in models_of_size(row.trainable)}
+            if found and not (sizes and found & sizes[-1]):
+                current = row.trainable.text
+            sizes += [found] if found else []
+        keys.append(current)
+    first = next(filter(None, keys), "")  # rows above the first full fine-tuning are its model's
+    keys = [key or first for key in keys]
+    is_parted = len(set(keys)) > 1
+    return keys, {key: [NO_MODEL] for key in set(keys)} if is_parted else {}
+
+
+def _parting(rows: Sequence[ResultRow], of: Callable[[ResultRow], str]) -> list[str]:
+    """Return a key for each row: all are equal unless a method occurs with several of them."""
+    keys = [of(row) for row in rows]
+    seen: dict[str, set[str]] = {}
+    for row, key in zip(rows, keys, strict=True):
+        seen.setdefault(row.method or without_words(row.name), set()).add(key)
+    return keys if any(len(found) > 1 for found in seen.values()) else [""] * len(rows)
+
+
+def _group(
+    key: tuple[str, str, str],
+    rows: Sequence[ResultRow],
+    is_one_of_several: bool,
+    remarks: dict[str, list[str]],
+) -> Group:
+    known = _with_models(rows)
+    methods, lines, repeated = entries_of(known)
+    title = _title(key, rows) if is_one_of_several else ""
+    return Group(title, known, methods, lines, (*remarks.get(key[0], ()), *repeated))
+
+
+def _title(key: tuple[str, str, str], rows: Sequence[ResultRow]) -> str:
+    model = next((row.model for row in rows if row.model), _of_count(key[0]))
+    data = next((row.data or data_in(row.name) for row in rows), "") if key[1] else ""
+    task = next((row.task for row in rows if row.task), "") if key[2] else ""
+    return ", ".join(part for part in (model, data, task) if part) or "rows without a model"
+
+
+def _of_count(count: str) -> str:
+    return f"model of {count} parameters" if count else ""
+
+
+def _with_models(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
+    """Add to each row the architectures that it may be about, and their number of parameters.
+
+    They are those of the model that the row names, or else those whose size is what full
+    fine-tuning trained.
+    """
+    full = next(
+        (row.trainable for row in rows if row.method == METHODS.reference and row.trainable), None
+    )
+    found = []
+    for row in rows:
+        # The parameter count of full fine-tuning reveals the number of classes.
+        architectures = row.architectures or candidates(row.model, full)
+        first = architectures[0] if architectures else None
+        total = row.total_parameters
+        if total is None and first is not None:
+            total = first.encoder_parameters + first.head_parameters
+        elif total is None:
+            total = full.low if full else row.total.low if row.total else None
+        found.append(replace(row, architectures=architectures, total_parameters=total))
+    return tuple(found)
