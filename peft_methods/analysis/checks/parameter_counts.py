@@ -175,9 +175,16 @@ def row_verdict(row: ResultRow) -> Verdict | None:
         row.method,
         row.trainable,
         row.architectures,
-        head=head_of(row.task or row.data),
+        head=head_of(row.task or row.data) or _head_by_score(row),
         settings=settings_of(row),
     )
+
+
+def _head_by_score(row: ResultRow) -> HeadKind | None:
+    """Return the head of an encoder that is scored by accuracy alone: tags and answers have F1."""
+    kinds = {one.model_type for one in row.architectures}
+    is_encoder = kinds <= set(DENSE_HEADS) - {"t5"}
+    return "sequence" if is_encoder and row.accuracy is not None and not row.scores else None
 
 
 def settings_of(row: ResultRow) -> Settings:

@@ -17,6 +17,7 @@ from peft_methods.analysis.checks.counts.heads import (
     bias_of_head,
     heads,
     output_layer,
+    pooler_size,
 )
 from peft_methods.analysis.checks.counts.parts import ANY, Numbers, Settings, vocabulary_of
 from peft_methods.analysis.checks.rounded_count import RoundedCount
@@ -67,6 +68,9 @@ def verdict_on(
         return None
     scope = METHODS[method].info.scope
     ranges = _ranges(count)
+    if head is None and architecture.labels and architecture.model_type in DENSE_HEADS:
+        # Full fine-tuning's count told the classes, and that the head has a dense layer.
+        head = "sequence" if architecture.head_parameters > pooler_size(architecture) else None
     rows = vocabulary_of(architecture)
     every = [tuple(heads(architecture, head, rows))]
     if issubclass(METHODS[method], BitFit):
