@@ -7,36 +7,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft_methods.analysis.checks import Finding, check_table
-from peft_methods.analysis.external import tables
-from peft_methods.analysis.external.tables import TableError
+from peft_methods.analysis.checks import Finding
+from peft_methods.analysis.external.audit import check_table
+from peft_methods.analysis.external.tables import TableError, read_tables
 
-# Whether the audit reads tables as they are published. Until then only plain CSV and JSON are read.
-READS_PUBLISHED = hasattr(tables, "read_tables")
-
-# The rules that may report a kind of flaw. Without one, the audit has no rule for it yet.
+# The rules that may report a kind of flaw.
 RULES_OF_KIND: dict[str, tuple[str, ...]] = {
     "impossible count": ("V203",),
     "head not trained": ("V205",),
     "head alone trained": ("V206",),
-    "nothing trained": (),
-    "nothing frozen": (),
-    "share": (),
-    "head": (),
-    "same count": (),
-    "virtual tokens": (),
-    "share of another": (),
-    "above full": (),
-    "rank memory": (),
-    "too fast": (),
+    "nothing trained": ("V211", "V203"),
+    "nothing frozen": ("V212", "V203"),
+    "share": ("V213",),
+    "head": ("V215",),
+    "same count": ("V214", "V203"),
+    "virtual tokens": ("V203",),
+    "share of another": ("V213",),
+    "above full": ("V417",),
+    "rank memory": ("V418",),
+    "too fast": ("V510",),
     "same peak": ("V406",),
-    "below weights": (),
-    "below arithmetic": (),
-    "throughput": (),
-    "steps": (),
-    "energy": (),
-    "test is validation": (),
-    "zero": (),
+    "below weights": ("V419",),
+    "below arithmetic": ("V420",),
+    "throughput": ("V421",),
+    "steps": ("V422",),
+    "energy": ("V423",),
+    "test is validation": ("V307",),
+    "zero": ("V308",),
     "chance": ("V301",),
     "perfect": ("V303",),
     "not of its log": ("V304",),
@@ -53,9 +50,7 @@ RULES_OF_KIND: dict[str, tuple[str, ...]] = {
 
 def findings_in(path: Path) -> list[Finding]:
     """Return the findings in all tables of a file; raise `TableError` where it is refused."""
-    if not READS_PUBLISHED:
-        return check_table(tables.read_table(path).rows)
-    return [found for table in tables.read_tables(path) for found in check_table(table.rows)]
+    return [found for table in read_tables(path) for found in check_table(table.rows)]
 
 
 def errors_in(path: Path) -> list[str]:

@@ -77,8 +77,10 @@ NEAR_MISSES: dict[str, list[list[ResultRow]]] = {
 
 @pytest.mark.parametrize("rule", list(ROW_FAULTS))
 def test_rule_finds_its_planted_fault_and_nothing_else(rule: str) -> None:
-    assert {one.rule for one in check_table(ROW_FAULTS[rule])} == {rule}
-    assert check_table(ROW_FAULTS[rule], [rule]) == []
+    # No setting of LoRA trains as many parameters as full fine-tuning: V203 says that too.
+    also = {"V203"} if rule == "V212" else set()
+    assert {one.rule for one in check_table(ROW_FAULTS[rule])} == {rule} | also
+    assert check_table(ROW_FAULTS[rule], [rule, *also]) == []
 
 
 @pytest.mark.parametrize("rule", list(ROW_FAULTS))
@@ -188,7 +190,7 @@ def honest_tables(count: int) -> Iterator[list[ResultRow]]:
     draw = random.Random(0)
     models = list(known_models().values())
     for _ in range(count):
-        architecture = draw.choice(draw.choice(models))
+        architecture = draw.choice(models)
         size = architecture.encoder_parameters + architecture.head_parameters
         peak, seconds = size * draw.uniform(16, 60), draw.uniform(20, 20_000)
         rows, batch = draw.randrange(500, 100_000), draw.choice((8, 16, 32))

@@ -260,7 +260,7 @@ def test_several_rows_of_a_method_stay(tmp_path: Path) -> None:
 def test_settings_in_a_methods_name(tmp_path: Path) -> None:
     text = 'method\n"LoRA (r=8), Q+K+V"\nPrefix tuning (20 tokens)\n'
     lora, prefix = read(tmp_path, text).rows
-    assert (lora.rank, lora.targets) == (8, ("q", "k", "v"))
+    assert (lora.rank, lora.targets) == (8, ("query", "key", "value"))
     assert (prefix.rank, prefix.virtual_tokens) == (None, 20)
 
 

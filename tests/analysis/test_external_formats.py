@@ -205,7 +205,7 @@ def test_results_of_pefts_method_comparison(tmp_path: Path) -> None:
     assert row.trainable
     assert row.total
     assert (row.peak_memory.value, row.trainable.value, row.total.value) == (22e9, 9e6, 3e9)
-    assert (row.targets, row.validation_accuracies) == (("q_proj", "v_proj"), (0.3,))
+    assert (row.targets, row.validation_accuracies) == (("query", "value"), (0.3,))
     assert row.train_rows is None  # samples seen are no rows
     assert row.versions == {"torch": "2.9.0", "peft": "0.18.0"}
     (tmp_path / "full.json").write_text(

@@ -15,7 +15,6 @@ from builders import TABLES, make_record
 from peft_methods.__main__ import main
 from peft_methods.analysis.external.audit import check_table
 from peft_methods.analysis.external.columns import COLUMNS, Column
-from peft_methods.analysis.external.rows import with_models
 from peft_methods.analysis.external.tables import TableError, read_tables
 from peft_methods.runs.store import Store
 
@@ -75,10 +74,7 @@ EXPECTED: dict[str, set[tuple[str, str]]] = {
 
 
 def found_in(path: Path) -> set[tuple[str, str]]:
-    return {
-        (finding.rule, finding.subject)
-        for finding in check_table(with_models(read_tables(path)[0].rows))
-    }
+    return {(finding.rule, finding.subject) for finding in check_table(read_tables(path)[0].rows)}
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))
@@ -362,7 +358,7 @@ def test_audit_checks_or_refuses_any_table_in_one_line(
             writer.writeheader()
             writer.writerows(rows)
     try:
-        findings = check_table(with_models(read_tables(path)[0].rows))
+        findings = check_table(read_tables(path)[0].rows)
     except TableError as error:
         assert str(path) in str(error)
         assert len(str(error).splitlines()) == 1

@@ -171,6 +171,8 @@ def row_verdict(row: ResultRow) -> Verdict | None:
     """Return the verdict on a row's count of trainable parameters, with what else the row names."""
     if row.trainable is None or row.method is None or not row.architectures:
         return None
+    if row.trainable.high < 1:  # V211 covers zero
+        return None
     return verdict(
         row.method,
         row.trainable,

@@ -10,10 +10,10 @@ from peft_methods.analysis.checks.parameter_counts import verdict
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import is_floor, rule
-from peft_methods.methods.registry import METHODS
 
 EXACT_DIGITS = 6  # counts of different things are not equal by chance to so many digits
 COMPARED_DIGITS = 3  # a count with fewer digits does not show other targets
+CLASSES = 2
 HEAD_DIGITS = 5  # a count with fewer digits fits with the head and without it
 ALL = 0.995  # a share that is written as 100 %
 SLACK = 0.05  # of a share: head, pooler or embeddings may be counted on one side
@@ -173,17 +173,18 @@ def head_on_one_side(group: Group) -> Iterator[tuple[str, str, str]]:
 def _counts_head(row: ResultRow) -> bool | None:
     """Whether a count includes the head; None if that is unknown or both fit."""
     count = row.trainable
-    if count is None or row.method not in METHODS or count.digits < HEAD_DIGITS:
+    if count is None or row.method is None or count.digits < HEAD_DIGITS:
         return None
     fits = {True: False, False: False}
     for architecture in row.architectures:
-        bare, head = (
-            replace(architecture, head_parameters=0, labels=0),
-            architecture.head_parameters,
-        )
+        # Without a known number of classes there are two, as in most data sets.
+        output = 0 if architecture.labels else CLASSES * (architecture.hidden + 1)
+        head = architecture.head_parameters + output
         rest = replace(
             count, value=count.value - head, low=count.low - head, high=count.high - head
         )
-        fits[False] |= verdict(str(row.method), count, [bare]) == "fits"
-        fits[True] |= rest.low > 0 and verdict(str(row.method), rest, [bare]) == "fits"
+        fits[False] |= verdict(row.method, count, [architecture], head="none") == "fits"
+        fits[True] |= (
+            rest.low > 0 and verdict(row.method, rest, [architecture], head="none") == "fits"
+        )
     return None if fits[True] == fits[False] else fits[True]
