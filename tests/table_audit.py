@@ -15,7 +15,7 @@ from peft_methods.analysis.external.tables import TableError, read_tables
 RULES_OF_KIND: dict[str, tuple[str, ...]] = {
     "impossible count": ("V203",),
     "head not trained": ("V205",),
-    "head alone trained": ("V206",),
+    "head alone trained": ("V206", "V211"),
     "nothing trained": ("V211", "V203"),
     "nothing frozen": ("V212", "V203"),
     "share": ("V213",),

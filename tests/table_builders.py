@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from peft_methods.analysis.checks.counts.heads import UNBIASED
 from peft_methods.analysis.checks.parameter_counts import known_models
 from peft_methods.methods.registry import METHODS
 from peft_methods.models.architecture import Architecture
@@ -112,10 +113,23 @@ def measured_costs() -> tuple[tuple[float, Mapping[str, Costs]], ...]:
     return tuple(found)
 
 
+CLASSES = (2, 3, 4, 6, 20)
+
+
 @cache
 def models() -> dict[str, tuple[Architecture, ...]]:
-    """Return the bundled models by name, as classifiers with two classes and more."""
-    return {name: one for name, one in known_models().items() if one[0].hidden}
+    """Return the known models by name, as classifiers with two classes and more."""
+    return {
+        name: tuple(_classifier(one, labels) for labels in CLASSES)
+        for name, one in known_models().items()
+        if one.hidden and one.module_map is not None
+    }
+
+
+def _classifier(model: Architecture, labels: int) -> Architecture:
+    """Add the last matrix of a head; a decoder's has no bias. A dense layer is counted already."""
+    each = model.hidden + (model.model_type not in UNBIASED)
+    return replace(model, labels=labels, head_parameters=model.head_parameters + each * labels)
 
 
 def honest_table(rng: random.Random) -> Table:

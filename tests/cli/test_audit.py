@@ -145,7 +145,7 @@ def test_audit_writes_a_page_with_each_finding_at_its_cell(
 ) -> None:
     (tmp_path / "t.csv").write_text(
         "method,accuracy,trainable_parameters,colour,epochs\n"
-        'Full,0.93,"124,647,170",<b>,3\nLoRA,0.0,0,red,5\nIA3,0.9,"64,512",red,3\n',
+        'Full,0.93,"124,647,170",a<b,3\nLoRA,0.0,0,red,5\nIA3,0.9,"64,512",red,3\n',
         encoding="utf-8",
     )
     assert audit(tmp_path / "t.csv", "--report", tmp_path / "new" / "page") == 1
@@ -156,7 +156,7 @@ def test_audit_writes_a_page_with_each_finding_at_its_cell(
     assert re.search(r'<td class="warning">0\.0<span', page)
     assert re.search(r'<td class="warning">5<span', page)
     assert page.count('<li id="finding-') == 3
-    assert "<td>&lt;b&gt;</td>" in page
+    assert "<td>a&lt;b</td>" in page
     assert 'class="ignored"' in page
     assert "Low-Rank Adaptation" in page or "LoRA:" in page
     assert not re.search(r"<script|<link|src=|url\(", page)
@@ -165,6 +165,7 @@ def test_audit_writes_a_page_with_each_finding_at_its_cell(
 def test_audit_refuses_a_page_for_a_folder_of_records(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Store(tmp_path).write(make_record())
     assert audit(tmp_path, "--report", tmp_path / "page") == 4
     assert "use 'peft-methods report'" in capsys.readouterr().err
 

@@ -6,6 +6,8 @@ package `counts` has the models, their heads, and what libraries build.
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -102,15 +104,21 @@ def _with_size(
     for size in _whole_heads(architecture, head, exact=exact):
         # Only the fewest and the most classes of a rounded count are tried: it tells no more.
         classes = size.classes if exact else size.classes[:2]
-        for labels in classes:
-            beside = size.fixed + size.each * labels
-            if full.holds(encoder + beside):
-                yield replace(
-                    architecture,
-                    head_parameters=beside if exact else size.fixed,
-                    labels=labels if exact else 0,
-                )
-                break
+        labels = _fewest(classes, size, full.low - encoder)
+        if labels is None or not full.holds(encoder + size.fixed + size.each * labels):
+            continue
+        yield replace(
+            architecture,
+            head_parameters=size.fixed + size.each * labels * exact,
+            labels=labels * exact,
+        )
+
+
+def _fewest(classes: tuple[int, ...], size: HeadSize, least: float) -> int | None:
+    """Return the fewest of these classes with which a head has at least so many parameters."""
+    wanted = math.ceil((least - size.fixed) / size.each) if size.each else 0
+    place = bisect.bisect_left(classes, wanted)
+    return classes[place] if place < len(classes) else None
 
 
 def _whole_heads(

@@ -21,20 +21,32 @@ SLACK = 0.05  # of a share: head, pooler or embeddings may be counted on one sid
 
 @rule("V211", "error", "table", needs=("trainable method",))
 def nothing_trained(group: Group) -> Iterator[tuple[str, str, str]]:
-    """A method that trains some parameters has none: nothing was trained, or it was misread.
+    """A method that trains some parameters has none, or none beside the head.
 
-    It starts at exactly zero. Methods that train the head alone are exempt, since a table may
-    count without the head.
+    It starts at exactly zero, and at an exact count that equals that of a row that trains the head
+    alone. Methods that train the head alone are exempt, since a table may count without the head.
     """
+    heads = {
+        row.trainable.value
+        for row in group.methods
+        if is_floor(row.method) and row.trainable and row.trainable.digits >= COMPARED_DIGITS
+    }
     for row in group.methods:
         if row.method is None or is_floor(row.method) or row.trainable is None:
             continue
-        if row.trainable.high < 1:
+        count = row.trainable
+        if count.high < 1:
             yield (
                 row.name,
-                f"{row.trainable.text} trainable parameters",
+                f"{count.text} trainable parameters",
                 "count them after the method is applied and before training; if there are none, "
                 "these are the results of the untrained model",
+            )
+        elif count.low == count.high and count.value in heads:
+            yield (
+                row.name,
+                f"{count.text} trainable parameters, those of the head alone",
+                "check the names of the targets: they matched no module of this model",
             )
 
 

@@ -16,7 +16,8 @@ LEAST_BYTES = 0.5  # of a weight that can be quantised: 4 bits
 HALF = 2.0  # bytes of an embedding, which libraries do not quantise, and of full fine-tuning's
 SHARDED = 1e9  # parameters; larger models may be parted over the GPUs of a node
 NODE = 8  # GPUs
-LEAST_TOKENS = 4.0  # of a row: begin, end and two tokens of text
+LEAST_TOKENS = 8.0  # of a row on average: begin, end and six tokens of text
+LEAST_FILLED = 1 / 32  # of the maximum length: SST-2 has 25 tokens on average, often with 512
 FORWARD, TRAINED = 2.0, 4.0  # FLOPs of a parameter and token, and of its two gradients
 THROUGHPUT = 1.25  # largest ratio of rows a second to rows over time, in either direction
 STEPS = 1.02  # rows in all steps of an epoch, as a multiple of the rows
@@ -77,8 +78,9 @@ def faster_than_device(group: Group) -> Iterator[tuple[str, str, str]]:
     """Training took less time than the device needs at its peak rate.
 
     The work is 2 FLOPs a parameter and token for the forward pass, 2 more for the gradients of the
-    activations, and 2 for those of trained weights. It starts where four tokens a row, without
-    embeddings, are too many: real texts have more, so that smaller mistakes are not seen.
+    activations, and 2 for those of trained weights. It starts where eight tokens a row, or a 32nd
+    of the maximum length, are too many without embeddings: real texts have more, so that smaller
+    mistakes are not seen.
     """
     for row in group.methods:
         known = limits_of(row.device)
@@ -92,14 +94,15 @@ def faster_than_device(group: Group) -> Iterator[tuple[str, str, str]]:
             default=row.total_parameters / 2,
         )
         passes = FORWARD + (TRAINED if row.method == METHODS.reference else TRAINED / 2)
-        flops = passes * layers * LEAST_TOKENS * row.train_rows * row.epochs
+        tokens = max(LEAST_TOKENS, LEAST_FILLED * (row.max_length or 0.0))
+        flops = passes * layers * tokens * row.train_rows * row.epochs
         least = flops / (limits.flops * devices)
         if row.train_seconds < least:
             yield (
                 row.name,
                 f"{in_seconds(row.train_seconds)} for {row.train_rows * row.epochs:,.0f} rows; "
                 f"{devices} x {limits.name} at {limits.flops / 1e12:,.0f} TFLOP/s need "
-                f"{in_seconds(least)} for four tokens of each",
+                f"{in_seconds(least)} for {tokens:,.0f} tokens of each",
                 "name every device, and check that all rows and epochs were trained in that time",
             )
 

@@ -33,8 +33,9 @@ def memory_above_full(group: Group) -> Iterator[tuple[str, str, str]]:
         info = METHODS[str(row.method)].info
         if is_quantized(row.method) or info.family not in LIGHT or info.reads_weights:
             continue
-        own, fulls = _comparable_memory(row, full) if full else (0.0, 0.0)
-        if fulls and own > ABOVE * fulls:
+        pairs = _comparable_memory(row, full) if full else ()
+        own, fulls = max(pairs, key=lambda pair: pair[0] / pair[1], default=(0.0, 0.0))
+        if own > ABOVE * fulls:
             yield (
                 row.name,
                 f"{own / fulls:.2f} times the memory of full fine-tuning "
@@ -44,13 +45,11 @@ def memory_above_full(group: Group) -> Iterator[tuple[str, str, str]]:
             )
 
 
-def _comparable_memory(one: ResultRow, other: ResultRow) -> tuple[float, float]:
-    """Return figures of one kind, in bytes: both maxima, or both as given; zeros without such."""
-    if one.maximum_memory and other.maximum_memory:
-        return one.maximum_memory, other.maximum_memory
-    if one.peak_memory and other.peak_memory:
-        return one.peak_memory.value, other.peak_memory.value
-    return 0.0, 0.0
+def _comparable_memory(one: ResultRow, other: ResultRow) -> tuple[tuple[float, float], ...]:
+    """Return the pairs of figures of one kind, in bytes: both maxima, and both as given."""
+    given = [row.peak_memory.value if row.peak_memory else None for row in (one, other)]
+    pairs = ((one.maximum_memory, other.maximum_memory), (given[0], given[1]))
+    return tuple((own, others) for own, others in pairs if own and others)
 
 
 @rule(
@@ -86,9 +85,7 @@ def _next_smaller(row: ResultRow, group: Group) -> ResultRow | None:
     smaller = [
         other
         for other in group.partial()
-        if other.method == row.method
-        and any(_comparable_memory(row, other))
-        and _added(other, row) > 0
+        if other.method == row.method and _comparable_memory(row, other) and _added(other, row) > 0
     ]
     return min(smaller, key=lambda other: _added(other, row), default=None)
 

@@ -26,13 +26,17 @@ def test_is_validation(group: Group) -> Iterator[tuple[str, str, str]]:
     """The test accuracy of every row is the best of its own validation log.
 
     Two sets differ by about a point by chance. It starts where the agreement of all rows has a
-    chance below 1 in 1,000: two rows with four digits, three with three, ten with two.
+    chance below 1 in 1,000: two rows with four digits, three with three, ten with two. Of two
+    columns with different digits those of the coarser one count.
     """
     pairs = [(row.accuracy, best) for row in group.rows if (best := _best(row)) is not None]
     known = [(test, best) for test, best in pairs if test is not None]
-    if not known or any(abs(test - best) > 1e-9 for test, best in known):
+    if not known:
         return
-    step = 10.0 ** -max(_decimals(value) for pair in known for value in pair)
+    decimals = min(max(map(_decimals, values)) for values in zip(*known, strict=True))
+    if any(round(test, decimals) != round(best, decimals) for test, best in known):
+        return
+    step = 10.0**-decimals
     if min(1.0, step / SCATTER) ** len(known) < CHANCE:
         names = [row.name for row in group.rows if row.accuracy is not None and _best(row)]
         yield (

@@ -154,7 +154,8 @@ COLUMNS = (
         "trainable_params trainable_param params parameters param params_ratio "
         "params_percent trainable_params_percentage trainable_params_ratio "
         "trainable_params_percent tunable_parameters tuned_parameters tuned_params updated_params "
-        "share_of_parameters total_params total_parameters",
+        "share_of_parameters share_of_total of_total percent_of_total total_params "
+        "total_parameters",
         ranges=True,
     ),
     _column(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft_methods.analysis.external.cell_text import without_markup
 from peft_methods.analysis.external.headers import column_of
 from peft_methods.analysis.external.raw import RawTable, TableError, of_records
 from peft_methods.analysis.external.run_files import run_records
@@ -120,7 +121,7 @@ def _as_text(value: Any) -> str | None:
         return None if None in parts else ";".join(part or "" for part in parts)
     if isinstance(value, dict):
         return None  # a list of objects is no figure
-    return "" if value is None else str(value)
+    return "" if value is None else without_markup(str(value))
 
 
 def _rows_within(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:

@@ -19,7 +19,8 @@ ROLE_WORDS = {
 }  # fmt: skip
 # Words of one letter mean a target only beside another one: "Q+K+V", "q, v".
 ONE = "|".join(sorted(map(re.escape, ROLE_WORDS), key=len, reverse=True))
-LIST = re.compile(rf"(?<![a-z0-9_])({ONE})(\s*[+,/&]\s*({ONE}))+(?![a-z0-9_])")
+JOINED = r"(?:,?\s+(?:and|und|et|y)\s+|\s*[+,/&]\s*)"
+LIST = re.compile(rf"(?<![a-z0-9_])({ONE})({JOINED}({ONE}))+(?![a-z0-9_])")
 SINGLE = re.compile(
     r"(?<![a-z0-9_])(qv|qk|qkv|qkvo|[qkvo]_proj|out_proj|[qkv]_lin|w[qkv])(?![a-z0-9_])"
 )
@@ -78,6 +79,6 @@ def targets_in(text: str) -> tuple[str, ...]:
     found = LIST.search(text) or SINGLE.search(text)
     if found is None:
         return ()
-    words = re.split(r"\s*[+,/&]\s*", found.group())
+    words = re.split(JOINED, found.group())
     named = {role for word in words for role in ROLE_WORDS[word]}
     return tuple(role for role in ROLES if role in named)
