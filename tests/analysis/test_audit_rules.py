@@ -188,7 +188,8 @@ def honest_tables(count: int) -> Iterator[list[ResultRow]]:
     those of the project's own records of small encoders and decoders.
     """
     draw = random.Random(0)
-    models = list(known_models().values())
+    # Methods enumerate all sets of targets, which are too many for encoders with decoders.
+    models = [one for one in known_models().values() if 0 < len(one.linear_layers) < 10]
     for _ in range(count):
         architecture = draw.choice(models)
         size = architecture.encoder_parameters + architecture.head_parameters
