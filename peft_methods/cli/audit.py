@@ -24,13 +24,16 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     command = commands.add_parser(
         "audit",
         help="check a table of results made elsewhere",
-        description="Check a plain table with one row per method: what cannot be right in it, why, "
-        "and what to do. Columns may be missing. Units go into a column's name or behind its "
-        "values. Exit code: 0 for nothing but notes, 1 for errors or warnings, 2 for an unusable "
+        description="Check a table of several methods: what cannot be right in it, why, and what "
+        "to do. Columns may be missing. Units go into a column's name or behind its values. Exit "
+        "code: 0 for nothing but notes, 1 for errors or warnings, 2 for an unusable "
         "file, 4 for a bad option.",
     )
     command.add_argument(
-        "file", type=Path, help="a CSV or JSON table, or a folder of this project's records"
+        "file",
+        type=Path,
+        help="a table (CSV, Markdown, HTML, LaTeX, JSON), a folder of runs, or one of this "
+        "project's records",
     )
     add_reading_options(command)
     command.add_argument(

@@ -291,8 +291,9 @@ def test_audit_help_describes_the_file_argument(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as caught:
         main(["audit", "--help"])
     assert caught.value.code == 0
-    assert "a CSV or JSON table, or a folder of this project's records" in " ".join(
-        capsys.readouterr().out.split()
+    assert (
+        "a table (CSV, Markdown, HTML, LaTeX, JSON), a folder of runs, or one of this"
+        in " ".join(capsys.readouterr().out.split())
     )
 
 
