@@ -27,7 +27,6 @@ from peft_methods.analysis.checks.parameter_counts import (
     Settings,
     candidates,
     known_models,
-    model_in,
     models_named,
     models_of_size,
     verdict,
@@ -242,8 +241,6 @@ def test_models_named_and_models_of_size_find_known_models() -> None:
     )
     assert models_named("bert") == models_named("deberta-v3") == models_named("unheard-of") == ()
     assert models_named("meta-llama/Llama-3.2-3B-Instruct") == models_named("llama 3.2 3b") != ()
-    assert model_in("DistilBERT LoRA (r=8)") == "DistilBERT"
-    assert model_in("LoRA r=8") == ""
     assert [shape.labels for shape in models_of_size(count("124,647,170"))] == [2]
     assert [shape.labels for shape in candidates("roberta-base", count("124,704,845"))] == [77]
     assert {"bert", "mpnet"} < {shape.model_type for shape in models_of_size(count("110M"))}

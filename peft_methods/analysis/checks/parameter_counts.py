@@ -38,7 +38,6 @@ __all__ = [
     "has_closed_form",
     "head_of",
     "known_models",
-    "model_in",
     "models_named",
     "models_of_size",
     "row_verdict",
@@ -48,7 +47,6 @@ __all__ = [
 ]
 FEW_CLASSES = 30
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
-model_in = models.model_in
 has_closed_form = has_form
 
 

@@ -163,17 +163,6 @@ def named(text: str) -> tuple[KnownModel, ...]:
     return found if len(sizes) == 1 else ()
 
 
-def model_in(text: str) -> str:
-    """Return the words of a text that name a known model, the longest ones; "" for none."""
-    words = re.findall(r"[^\s,;:()\[\]|+]+", text)
-    for length in range(min(4, len(words)), 0, -1):
-        for start in range(len(words) - length + 1):
-            some = " ".join(words[start : start + length])
-            if named(some):
-                return some
-    return ""
-
-
 def _words(text: str) -> list[str]:
     text = re.sub(r"\(.*?\)|\[.*?\]", " ", text.casefold()).strip()
     owner, _, rest = text.rpartition("/")
