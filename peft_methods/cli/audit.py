@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli.audit_options import add_reading_options, mapping_of
 from peft_methods.cli.parsing import silenced_of
+from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.words import counted
 
@@ -57,9 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
     path: Path = arguments.file
-    is_of_records = path.is_dir() and _holds_records(path)
-    outcome = _of_folder if is_of_records else _of_file
-    findings, closing, remarks = outcome(path, silent, arguments)
+    outcome = _of_folder if path.is_dir() and _holds_records(path) else _of_file
+    try:
+        findings, closing, remarks = outcome(path, silent, arguments)
+    except PeftMethodsError:
+        if not path.is_dir() or outcome is _of_folder:
+            raise
+        findings, closing, remarks = _of_folder(path, silent, arguments)  # names unreadable records
     for remark in remarks:
         print(visible(remark), file=sys.stderr)
     for finding in findings:

@@ -55,7 +55,7 @@ NOT_YET = {
 
 
 def test_honest_tables_have_no_errors(tmp_path: Path) -> None:
-    assert false_errors(150, tmp_path) == []
+    assert false_errors(100, tmp_path) == []
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ __all__ = [
     "setting_words",
     "settings_of",
     "verdict",
+    "without_classes",
 ]
 FEW_CLASSES = 30
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
@@ -150,6 +151,12 @@ def candidates(
     )
 
 
+def without_classes(architecture: Architecture) -> Architecture:
+    """Return an architecture whose number of classes is not known."""
+    dense = pooler_size(architecture) if architecture.model_type in DENSE_HEADS else 0
+    return replace(architecture, labels=0, head_parameters=dense)
+
+
 def verdict(
     method: str,
     count: RoundedCount,
@@ -177,7 +184,7 @@ def row_verdict(row: ResultRow) -> Verdict | None:
     """Return the verdict on a row's count of trainable parameters, with what else the row names."""
     if row.trainable is None or row.method is None or not row.architectures:
         return None
-    if row.trainable.high < 1:  # V211 covers zero
+    if row.trainable.high < 1 or _lacks_unit(row.trainable):  # V211 covers zero
         return None
     return verdict(
         row.method,
@@ -186,6 +193,11 @@ def row_verdict(row: ResultRow) -> Verdict | None:
         head=head_of(row.task or row.data) or _head_by_score(row),
         settings=settings_of(row),
     )
+
+
+def _lacks_unit(count: RoundedCount) -> bool:
+    """Whether a count is no whole number, as `124.6` for millions."""
+    return count.value < 1000 and "." in count.text
 
 
 def _head_by_score(row: ResultRow) -> HeadKind | None:
@@ -199,7 +211,7 @@ def settings_of(row: ResultRow) -> Settings:
     """Return the settings that a row names."""
     return Settings(
         None if row.rank is None else int(row.rank),
-        tuple(row.targets),
+        tuple(row.targets) if row.targets != ("all",) else (),  # with or without a head's layers
         row.bias,
         None if row.virtual_tokens is None else int(row.virtual_tokens),
     )

@@ -9,7 +9,7 @@ from peft_methods.analysis.checks.group import Group
 from peft_methods.analysis.checks.parameter_counts import verdict
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
-from peft_methods.analysis.checks.rule import is_floor, rule
+from peft_methods.analysis.checks.rule import is_floor, is_quantized, rule
 
 EXACT_DIGITS = 6  # counts of different things are not equal by chance to so many digits
 COMPARED_DIGITS = 3  # a count with fewer digits does not show other targets
@@ -35,7 +35,7 @@ def nothing_trained(group: Group) -> Iterator[tuple[str, str, str]]:
         if row.method is None or is_floor(row.method) or row.trainable is None:
             continue
         count = row.trainable
-        if count.high < 1:
+        if count.value == 0 and count.high < 1:
             yield (
                 row.name,
                 f"{count.text} trainable parameters",
@@ -100,6 +100,8 @@ def share_contradicts(group: Group) -> Iterator[tuple[str, str, str]]:
         count, share, total = row.trainable, row.trainable_share, _total(row, group)
         if count is None or share is None or total is None or not total.low:
             continue
+        if is_quantized(row.method) and (row.total is None or row.total.digits < EXACT_DIGITS):
+            continue  # PEFT counts packed weights: half as many as there are
         if _fits(share, count, total):
             continue
         fits = next(

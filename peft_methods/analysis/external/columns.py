@@ -98,7 +98,7 @@ COLUMNS = (
         TEXT,
         "dtype mixed_precision torch_dtype data_type quantization quantisation compute_dtype",
     ),
-    _column("device", TEXT, "gpu hardware accelerator device_name gpu_type gpu_name gpus"),
+    _column("device", TEXT, "gpu hardware accelerator device_name gpu_type gpu_name"),
     *(
         _column(package, TEXT, f"{package}_version", fills="versions")
         for package in ("torch", "transformers", "peft", "bitsandbytes")

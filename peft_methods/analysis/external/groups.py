@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from peft_methods.analysis.checks.group import Group
-from peft_methods.analysis.checks.parameter_counts import candidates, models_of_size
+from peft_methods.analysis.checks.parameter_counts import (
+    candidates,
+    models_of_size,
+    without_classes,
+)
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.external.seeds import entries_of
 from peft_methods.analysis.external.vocabulary import data_in, key_of, model_in, without_words
@@ -56,7 +60,12 @@ def _models(rows: Sequence[ResultRow]) -> tuple[list[str], dict[str, list[str]]]
         (only,) = known
         return [only] * len(rows), {}
     many = f"{counted(len(known), 'model')} are named, but none for {', '.join(unnamed)}"
-    return keys, {"": [f"{many}: not compared with the other rows"]} if unnamed else {}
+    if not unnamed:
+        return keys, {}
+    # Each is a group of its own: which model it is about is not known.
+    apart = [key or f"row {place}" for place, key in enumerate(keys, 1)]
+    remark = f"{many}: not compared with the other rows"
+    return apart, {key: [remark] for key, own in zip(apart, keys, strict=True) if not own}
 
 
 def _models_by_size(rows: Sequence[ResultRow]) -> tuple[list[str], dict[str, list[str]]]:
@@ -114,13 +123,17 @@ def _with_models(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
     They are those of the model that the row names, or else those whose size is what full
     fine-tuning trained.
     """
-    full = next(
-        (row.trainable for row in rows if row.method == METHODS.reference and row.trainable), None
-    )
+    fulls = {row.trainable for row in rows if row.method == METHODS.reference and row.trainable}
+    data = {(key_of(row.data or data_in(row.name)), key_of(row.task or "")) for row in rows}
+    full = next(iter(fulls)) if len(fulls) == 1 else None
     found = []
     for row in rows:
         # The parameter count of full fine-tuning reveals the number of classes.
-        architectures = row.architectures or candidates(row.model, full)
+        architectures = row.architectures or tuple(
+            dict.fromkeys(one for count in fulls or (None,) for one in candidates(row.model, count))
+        )
+        if len(fulls) > 1 or len(data) > 1:  # heads of other sizes
+            architectures = tuple(dict.fromkeys(map(without_classes, architectures)))
         first = architectures[0] if architectures else None
         total = row.total_parameters
         if total is None and first is not None:

@@ -17,6 +17,7 @@ KIN_PREFIXES = _words(
     "re res dual sparse sp multi moe ffa fed fl ps bi i l d t e k m n p u v w y z"
 )
 KIN_SUFFIXES = _words("fa xs ga pro null drop sb one hub moe dash ns")
+LORA = "LoRA".casefold()  # the word
 QUANTIZED = frozenset({"q"})
 # Joined to "LoRA" by a space too.
 KIN_WORDS = re.compile(r"\b(tied|rand|tiny|uni|vb|gra|ffa|fed|sparse)[\s_-]lora\b")
@@ -32,6 +33,8 @@ def method_of(name: str) -> str | None:
     text = name.casefold().strip()
     if FULL.fullmatch(text):
         return METHODS.reference
+    if re.search(r"\bfull\b", text) and re.search(r"fro?z|freez", text):
+        return None  # a part of the model was frozen
     outside, inside = _brackets(text)
     # The method in brackets is the one that was run: "LoRA (DoRA)".
     within, without = METHODS.recognize(inside) if inside else None, METHODS.recognize(outside)
@@ -67,7 +70,7 @@ def _names_another(words: list[str]) -> bool:
 def _is_registered_kin(method: str, text: str) -> bool:
     """Whether a method whose own words contain a prefix of LoRA's was found by these."""
     found = re.search(METHODS[method].info.aliases, text) if METHODS[method].info.aliases else None
-    return found is not None and found.group() not in {"lora", ""} and "lora" in found.group()
+    return found is not None and found.group() not in {LORA, ""} and LORA in found.group()
 
 
 def _is_other_kin(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peft_methods.models.layer_parts import ROLES
@@ -12,15 +13,14 @@ ROLE_WORDS = {
     "q": (QUERY,), "query": (QUERY,), "queries": (QUERY,), "wq": (QUERY,), "q_proj": (QUERY,),
     "q_lin": (QUERY,), "k": (KEY,), "key": (KEY,), "keys": (KEY,), "wk": (KEY,),
     "k_proj": (KEY,), "k_lin": (KEY,), "v": (VALUE,), "value": (VALUE,), "values": (VALUE,),
-    "wv": (VALUE,), "v_proj": (VALUE,), "v_lin": (VALUE,), "o": (OUTPUT,), "wo": (OUTPUT,),
+    "wv": (VALUE,), "v_proj": (VALUE,), "v_lin": (VALUE,), "o": (OUTPUT,),
     "o_proj": (OUTPUT,), "out_proj": (OUTPUT,), "qv": (QUERY, VALUE), "qk": (QUERY, KEY),
     "qkv": (QUERY, KEY, VALUE), "qkvo": (QUERY, KEY, VALUE, OUTPUT), "ffn": (UP, DOWN),
     "mlp": (UP, DOWN),
 }  # fmt: skip
-# Words of one letter mean a target only beside another one: "Q+K+V", "q, v".
-ONE = "|".join(sorted(map(re.escape, ROLE_WORDS), key=len, reverse=True))
-JOINED = r"(?:,?\s+(?:and|und|et|y)\s+|\s*[+,/&]\s*)"
-LIST = re.compile(rf"(?<![a-z0-9_])({ONE})({JOINED}({ONE}))+(?![a-z0-9_])")
+JOINED = r"(?:,?\s+(?:and|und|et|y)\s+|\s*[+,/&;|]\s*)"
+# A list of words. One that is no role makes the whole list unknown: "q_proj, v_proj, down_proj".
+LIST = re.compile(rf"(?<![\w.])([a-z][\w.]*)({JOINED}[a-z][\w.]*)+")
 SINGLE = re.compile(
     r"(?<![a-z0-9_])(qv|qk|qkv|qkvo|[qkvo]_proj|out_proj|[qkv]_lin|w[qkv])(?![a-z0-9_])"
 )
@@ -72,13 +72,29 @@ def _only(text: str, *patterns: re.Pattern[str]) -> str | None:
 
 
 def targets_in(text: str) -> tuple[str, ...]:
-    """Return the roles of the linear layers that a text lists: `q_proj, v_proj`, `Q+K+V`."""
+    """Return the roles of the linear layers that a name lists: `LoRA (q_proj, v_proj)`, `Q+K+V`.
+
+    Where a word of the list is no role that means the same in every model, it returns nothing.
+    """
     text = text.casefold()
     if EVERY.search(text):
         return ("all",)
-    found = LIST.search(text) or SINGLE.search(text)
-    if found is None:
+    for found in LIST.finditer(text):
+        words = re.split(JOINED, found.group())
+        if any(word in ROLE_WORDS for word in words):
+            return _roles(words)
+    single = SINGLE.search(text)
+    return _roles([single.group()]) if single else ()
+
+
+def targets_of_column(text: str) -> tuple[str, ...]:
+    """Return the roles that a cell lists: `["q_proj", "v_proj"]`, `q_proj v_proj`; see above."""
+    text = text.casefold()
+    return ("all",) if EVERY.search(text) else _roles(re.findall(r"[\w.]+", text))
+
+
+def _roles(words: Sequence[str]) -> tuple[str, ...]:
+    if not all(word in ROLE_WORDS for word in words):
         return ()
-    words = re.split(JOINED, found.group())
     named = {role for word in words for role in ROLE_WORDS[word]}
     return tuple(role for role in ROLES if role in named)

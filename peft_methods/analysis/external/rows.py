@@ -10,7 +10,7 @@ from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.external.figures import Figures
 from peft_methods.analysis.external.method_names import method_of
-from peft_methods.analysis.external.method_words import method_words, targets_in
+from peft_methods.analysis.external.method_words import method_words, targets_of_column
 from peft_methods.utils.units import Quantity
 
 # Fields of `ResultRow` that hold one number.
@@ -102,7 +102,7 @@ def _named_settings(name: str, targets: str) -> dict[str, Any]:
         "rank": words.rank,
         "virtual_tokens": words.virtual_tokens,
         "bias": words.bias,
-        "targets": targets_in(targets) or words.targets,
+        "targets": targets_of_column(targets) if targets else words.targets,
     }
     return {field: value for field, value in named.items() if value}
 

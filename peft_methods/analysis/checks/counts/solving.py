@@ -122,6 +122,8 @@ def _is_possible(numbers: Numbers, limits: tuple[float, float], sizes: Iterable[
 
 def _is_open(method: str, count: RoundedCount, architecture: Architecture) -> bool:
     """Whether other settings than the usual ones may give so many parameters."""
+    if issubclass(METHODS[method], LoRA) and architecture.model_type == "t5":
+        return True  # PEFT's "all-linear" has the dense layer of a classifier too
     is_prefix = issubclass(METHODS[method], PTuningV2)
     return is_prefix and count.low > others.prefix_limit(architecture)
 
