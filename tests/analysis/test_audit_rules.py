@@ -241,8 +241,8 @@ def counts_of(method: str, architecture: object) -> list[int]:
 
 
 def test_rules_of_tables_find_nothing_in_honest_tables() -> None:
-    """400 tables, 2,000 rows: no error, and a warning in at most one table of a hundred."""
+    """150 tables, 750 rows: no error, and a warning in at most one table of a hundred."""
     own = set(ROW_FAULTS)
-    found = [one for table in honest_tables(400) for one in check_table(table) if one.rule in own]
+    found = [one for table in honest_tables(150) for one in check_table(table) if one.rule in own]
     assert [one for one in found if one.severity == "error"] == []
-    assert len(found) <= 4
+    assert len(found) <= 1
