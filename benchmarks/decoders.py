@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 import statistics
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from decoder_parts import patches_undone, products_in, quantize
 from scipy import stats
 from torch import nn
 from torch.utils.data import SequentialSampler
@@ -26,7 +26,6 @@ from peft_methods.models.architecture import architecture_of
 from peft_methods.models.config import load_config
 from peft_methods.models.linear_layers import count_model
 from peft_methods.models.padding import write_padding
-from peft_methods.models.projection import transformers_model
 from peft_methods.models.tokenizer import fetch_tokenizer
 from peft_methods.profiling.flops import count_training_flops
 from peft_methods.recipes.loading import load_recipe
@@ -175,7 +174,7 @@ class Decoder:
             trainer.add_callback(window)
             with (
                 self._holding_weights(trainer),
-                _patches_undone(self.model),
+                patches_undone(self.model),
                 self._in_half_precision(kind),
             ):
                 trainer.train()
@@ -201,7 +200,7 @@ class Decoder:
         """
         if kind == "cuda_graphs" or self.method.info.quantization:
             return nullcontext()
-        return _products_in(torch.bfloat16, self.model)
+        return products_in(torch.bfloat16, self.model)
 
     def kernels(self, folder: Path) -> dict[str, float]:
         """Return the milliseconds per captured step of each kernel, the slowest first."""
@@ -266,70 +265,3 @@ class Decoder:
 
         assert NO_LABEL == -100, "which transformers ignores"
         return collate
-
-
-@contextmanager
-def _patches_undone(model: Any) -> Iterator[None]:
-    """Context manager: classes and functions of the model's module that Liger replaces come back.
-
-    So does the model's forward method, which accelerate replaces by one with autocast, unless it
-    has prepared the model before. What Liger changes in the parts of this model stays.
-    """
-    kind = type(transformers_model(model))
-    module = sys.modules[kind.__module__]
-    before, forward = dict(vars(module)), kind.forward
-    models = (model, transformers_model(model))
-    try:
-        yield
-    finally:
-        vars(module).update(before)
-        kind.forward = forward
-        for one in models:
-            for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
-                vars(one).pop(name, None)
-
-
-@contextmanager
-def _products_in(dtype: torch.dtype, model: nn.Module) -> Iterator[None]:
-    """Context manager: products of the model's layers must be in this precision.
-
-    Otherwise loops would be compared that do other work.
-    """
-
-    def check(module: nn.Module, given: Any, product: torch.Tensor) -> None:
-        assert product.dtype == dtype, f"a product is in {product.dtype}, not in {dtype}"
-
-    layers = [one for name, one in model.named_modules() if name.endswith("mlp.down_proj")]
-    hook = layers[0].register_forward_hook(check)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def quantize(model: Any, device: str) -> None:
-    """Quantise the linear layers of a model's layers in place, as `from_pretrained` would."""
-    import bitsandbytes as bnb
-
-    for name, module in list(model.named_modules()):
-        if type(module) is not nn.Linear or ".layers." not in name:
-            continue
-        made = bnb.nn.Linear4bit(
-            module.in_features,
-            module.out_features,
-            bias=module.bias is not None,
-            compute_dtype=torch.bfloat16,
-            compress_statistics=True,
-            quant_type="nf4",
-            device="meta",
-        )
-        made.weight = bnb.nn.Params4bit(
-            module.weight.data,
-            requires_grad=False,
-            compress_statistics=True,
-            quant_type="nf4",
-            module=made,
-        ).to(device)
-        made.bias = module.bias
-        model.set_submodule(name, made)
-    model.is_loaded_in_4bit = True

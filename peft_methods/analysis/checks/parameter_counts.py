@@ -23,7 +23,7 @@ from peft_methods.analysis.checks.counts.heads import (
     pooler_size,
 )
 from peft_methods.analysis.checks.counts.parts import ANY, Settings, vocabulary_of
-from peft_methods.analysis.checks.counts.solving import Verdict, has_form, verdict_on
+from peft_methods.analysis.checks.counts.solving import Verdict, verdict_on
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.models.architecture import Architecture
 
@@ -35,7 +35,6 @@ __all__ = [
     "Settings",
     "Verdict",
     "candidates",
-    "has_closed_form",
     "head_of",
     "known_models",
     "models_named",
@@ -48,7 +47,6 @@ __all__ = [
 ]
 FEW_CLASSES = 30
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
-has_closed_form = has_form
 
 
 @cache

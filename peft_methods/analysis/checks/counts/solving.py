@@ -94,11 +94,6 @@ def verdict_on(
     return None if _is_open(method, count, architecture) else "off"
 
 
-def has_form(method: str) -> bool:
-    """Whether the counts that this method can have are known."""
-    return method in METHODS and (_form(METHODS[method]) is not None)
-
-
 def _ranges(count: RoundedCount) -> tuple[tuple[float, float], ...]:
     """Return the ranges of numbers that a text may stand for."""
     found = ((count.low, count.high),)
