@@ -45,8 +45,6 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
     "device": ("device", "GPU"),
     "seed": ("seed",),
 }
-# Columns that plain tables have names for today.
-PLAIN = frozenset(HEADERS) - {"total", "share", "samples_per_second", "energy_joules", "seed"}
 OFTEN = ("trainable", "accuracy", "train_seconds", "peak_memory", "model")
 FORMATS = ("csv", "tsv", "semicolon", "json", "markdown", "latex", "html", "columns", "transposed")
 
@@ -56,13 +54,11 @@ def write_table(
     rng: random.Random,
     folder: Path,
     *,
-    plain: bool = False,
     needed: Sequence[str] = (),
 ) -> Path:
     """Write a table in one of the usual forms.
 
     `needed` columns are always there, and counts are exact where some are needed.
-    Plain tables are CSV or JSON with the plainest names, as the audit has always read them.
     """
     present = [
         name for name in HEADERS if any(getattr(row, name) not in {None, ()} for row in table.rows)
@@ -73,12 +69,12 @@ def write_table(
         if name == "name"
         or name in needed
         or (name in {"model", "seed"} and _differs(table.rows, name))
-        or (rng.random() < (0.8 if name in OFTEN else 0.15) and (not plain or name in PLAIN))
+        or rng.random() < (0.8 if name in OFTEN else 0.15)
     ]
     if not {"accuracy", "trainable", "train_seconds"} & set(columns):
         columns.append("accuracy")
-    cells = _cells(table.rows, columns, rng, plain=plain, exact=bool(needed))
-    form = rng.choice(FORMATS[:4] if plain else FORMATS)
+    cells = _cells(table.rows, columns, rng, exact=bool(needed))
+    form = rng.choice(FORMATS)
     if form == "transposed" and {"model", "device", "precision"} & set(columns):
         form = "markdown"
     path = folder / f"table.{ENDINGS[form]}"
@@ -95,15 +91,14 @@ def _cells(
     columns: Sequence[str],
     rng: random.Random,
     *,
-    plain: bool,
     exact: bool,
 ) -> Cells:
     """Return the header and the lines; one way of writing numbers for each column."""
     headers, texts = [], []
     for name in columns:
-        header = HEADERS[name][0] if plain else rng.choice(HEADERS[name])
+        header = rng.choice(HEADERS[name])
         ways = WAYS.get(name, AS_IT_IS)
-        unit, write = rng.choice(ways[:2] if plain or (exact and ways is COUNTS) else ways)
+        unit, write = rng.choice(ways[:2] if exact and ways is COUNTS else ways)
         headers.append(header + unit)
         texts.append([_text(getattr(row, name), write) for row in rows])
     return [headers, *(list(line) for line in zip(*texts, strict=True))]
