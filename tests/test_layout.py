@@ -24,6 +24,7 @@ PACKAGES = (
     "methods",
     "training",
     "profiling",
+    "estimation",
     "runs",
     "capabilities",
     "analysis",
