@@ -1,0 +1,147 @@
+"""What torch computes differently on a GPU, imitated for tensors of another device.
+
+A GPU's program is run on tensors without data, whose device is the host's: torch without CUDA
+refuses tensors of a GPU, even without data. Four things depend on the device, and are imitated
+here: which operations autocast runs in fp32, dropout as one operation with a mask of bytes, the
+kernels of attention, and flags that libraries ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+HALVES = (torch.bfloat16, torch.float16)
+# https://docs.pytorch.org/docs/stable/amp.html: CUDA operations that autocast to float32
+_NAMES = (
+    *("pow", "__pow__", "__rpow__", "__rtruediv__", "acos", "asin", "cosh", "sinh", "tan", "cumprod"),
+    *("cumsum", "dist", "erfinv", "exp", "expm1", "log", "log10", "log1p", "log2", "norm", "prod"),
+    *("reciprocal", "rsqrt", "softmax", "log_softmax", "sum", "renorm"),
+)
+_FUNCTIONAL = (
+    *("binary_cross_entropy_with_logits", "cosine_embedding_loss", "cosine_similarity"),
+    *("cross_entropy", "group_norm", "kl_div", "l1_loss", "layer_norm", "log_softmax", "mse_loss"),
+    *("nll_loss", "normalize", "pdist", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmin"),
+    *("softplus", "triplet_margin_loss"),
+)
+IN_FP32: frozenset[Any] = frozenset(
+    [
+        found
+        for place, names in ((torch, _NAMES), (torch.Tensor, _NAMES), (F, _FUNCTIONAL))
+        for name in names
+        if (found := getattr(place, name, None)) is not None
+    ]
+)
+
+
+class CudaRules(TorchFunctionMode):
+    """Runs torch's functions on tensors of the host as they run on a GPU."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func in OWN:
+            return OWN[func](*args, **options)
+        if func in IN_FP32 and torch.is_autocast_enabled("cpu"):
+            return func(*map(_in_fp32, args), **{k: _in_fp32(v) for k, v in options.items()})
+        return func(*args, **options)
+
+
+@contextmanager
+def autocast_flags(dtype: torch.dtype | None) -> Iterator[None]:
+    """Context manager: CUDA's autocast is said to be on, for libraries that ask.
+
+    It changes no operation of tensors on the host. None leaves it off.
+    """
+    if dtype is None:
+        yield
+        return
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", dtype)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", before[0])
+        torch.set_autocast_dtype("cuda", before[1])
+
+
+def _in_fp32(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dtype in HALVES:
+        return value.float()
+    return value
+
+
+def _dropout(
+    input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> torch.Tensor:
+    """Return dropout as a GPU computes it: in one operation, which keeps a mask of one byte each."""
+    if not training or p == 0:
+        return input
+    return torch.native_dropout(input, p, True)[0]
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Return attention by the kernel that torch chooses on a GPU (Ampere or newer).
+
+    Without a mask and in half precision it is the flash kernel, else the memory-efficient one. A
+    mask of truth values becomes one of scores first. cuDNN's kernel is off in all runs.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        half = torch.get_autocast_dtype("cpu")
+        query, key, value = query.to(half), key.to(half), value.to(half)
+        if attn_mask is not None and attn_mask.dtype != torch.bool:
+            attn_mask = attn_mask.to(half)
+    if enable_gqa and key.shape[1] != query.shape[1] and attn_mask is not None:
+        times = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
+    if attn_mask is None and query.dtype in HALVES and query.shape[-1] <= 256:
+        found: tuple[torch.Tensor, ...] = torch.ops.aten._scaled_dot_product_flash_attention(
+            query, key, value, dropout_p, is_causal, scale=scale
+        )
+        return found[0]
+    if attn_mask is not None:
+        attn_mask = _scores(attn_mask, query.dtype)
+        attn_mask = attn_mask.expand(*query.shape[:-1], key.shape[-2])
+    kept = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
+    found = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, attn_mask, kept, dropout_p, is_causal, scale=scale
+    )
+    return found[0]
+
+
+def _scores(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a mask of truth values as one of scores; its last size is padded to a multiple of 16.
+
+    The kernel needs aligned rows.
+    """
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))
+    if (missing := -mask.shape[-1] % 16) != 0:
+        mask = F.pad(mask, (0, missing))[..., : mask.shape[-1]]
+    return mask
+
+
+OWN: dict[Any, Callable[..., Any]] = {
+    F.dropout: _dropout,
+    F.scaled_dot_product_attention: _attention,
+}

@@ -1,0 +1,144 @@
+"""A recipe's model without data: its tensors have sizes and types, but no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from peft_methods.models import loading
+from peft_methods.models.config import Quantization
+from peft_methods.models.module_names import in_modules, top_modules
+from peft_methods.models.quantization import protect_tensors
+
+BLOCK = 64  # weights of a 4-bit layer that share a scale
+SCALES_BLOCK = 256  # scales that share one
+
+
+def fake_mode() -> FakeTensorMode:
+    """Return the mode in which new tensors have no data."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def without_data(model: nn.Module, mode: FakeTensorMode) -> None:
+    """Replace all parameters and buffers, which are on the meta device, by tensors of the host.
+
+    They have no data either. Shared ones stay shared.
+    """
+    made: dict[int, nn.Parameter] = {}
+    with mode:
+        for module in model.modules():
+            for name, parameter in list(module._parameters.items()):
+                if parameter is not None:
+                    if id(parameter) not in made:
+                        made[id(parameter)] = _parameter(parameter)
+                    module._parameters[name] = made[id(parameter)]
+            for name, buffer in list(module._buffers.items()):
+                if buffer is not None:
+                    module._buffers[name] = _empty(buffer)
+            state: Any = getattr(module, "state", None)
+            if getattr(state, "CB", None) is not None:  # of an 8-bit layer
+                state.CB, state.SCB = module.weight.data, _empty(state.SCB)
+
+
+def _empty(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype)
+
+
+def _parameter(parameter: Any) -> nn.Parameter:
+    """Return the same parameter without data, with what bitsandbytes has attached to it."""
+    made: Any = nn.Parameter(_empty(parameter), parameter.requires_grad)
+    for name in ("quant_type", "compress_statistics", "quant_storage", "blocksize", "bnb_quantized"):
+        if hasattr(parameter, name):
+            setattr(made, name, getattr(parameter, name))
+    state = made.quant_state = getattr(parameter, "quant_state", None)
+    while state is not None:
+        for name, value in vars(state).items():
+            if isinstance(value, torch.Tensor):
+                setattr(state, name, _empty(value))
+        state = state.state2
+    return made  # type: ignore[no-any-return]
+
+
+def quantize(model: Any, kind: Quantization, compute: torch.dtype) -> None:
+    """Replace the linear layers that a run quantises by layers of bitsandbytes, on the meta device.
+
+    Their forward and backward passes are then those that a run has.
+    """
+    kept = (*top_modules(model), f"{model.base_model_prefix}.pooler")
+    with torch.device(loading.META):
+        for parent, name, layer in list(_linear_layers(model, kept)):
+            new = _eight_bits(layer) if kind == "int8" else _four_bits(layer, kind, compute)
+            setattr(parent, name, new)
+    model.is_loaded_in_8bit = kind == "int8"
+    model.is_loaded_in_4bit = kind != "int8"
+    protect_tensors(model)
+
+
+def _linear_layers(
+    model: nn.Module, kept: tuple[str, ...]
+) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """Yield parent, name and layer of the linear layers outside these modules."""
+    from transformers.pytorch_utils import Conv1D
+
+    for path, module in model.named_modules():
+        for name, child in module.named_children():
+            whole = f"{path}.{name}" if path else name
+            if type(child) in (nn.Linear, Conv1D) and not in_modules(f"{whole}.weight", kept):
+                yield module, name, child
+
+
+def _sizes(layer: Any) -> tuple[int, int]:
+    """Return the inputs and outputs of a linear layer."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    inputs, outputs = layer.weight.shape
+    return int(inputs), int(outputs)
+
+
+def _four_bits(layer: nn.Module, kind: str, compute: torch.dtype) -> nn.Module:
+    from bitsandbytes.functional import QuantState
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    inputs, outputs = _sizes(layer)
+    new: Any = Linear4bit(1, 1, bias=False, compute_dtype=compute, quant_type=kind, device="meta")
+    new.in_features, new.out_features = inputs, outputs
+    weights = inputs * outputs
+    scales = -(-weights // BLOCK)
+    of_scales = QuantState(
+        torch.empty(-(-scales // SCALES_BLOCK)),
+        blocksize=SCALES_BLOCK,
+        code=torch.empty(256),
+        dtype=torch.float32,
+    )
+    state = QuantState(
+        torch.empty(scales, dtype=torch.uint8),
+        shape=torch.Size((outputs, inputs)),
+        blocksize=BLOCK,
+        code=torch.empty(16),
+        quant_type=kind,
+        dtype=compute,
+        offset=torch.empty(()),
+        state2=of_scales,
+    )
+    packed = torch.empty(-(-weights // 2), 1, dtype=torch.uint8)
+    new.weight = Params4bit(packed, False, state, BLOCK, True, kind, bnb_quantized=True, module=new)
+    new.quant_state, new.bias = state, layer.bias
+    new.compute_type_is_set = True
+    return new  # type: ignore[no-any-return]
+
+
+def _eight_bits(layer: nn.Module) -> nn.Module:
+    from bitsandbytes.nn import Linear8bitLt
+
+    inputs, outputs = _sizes(layer)
+    new: Any = Linear8bitLt(1, 1, bias=False, has_fp16_weights=False, threshold=0.0, device="meta")
+    new.in_features, new.out_features = inputs, outputs
+    parameter: Any = nn.Parameter(torch.empty(outputs, inputs, dtype=torch.int8), False)
+    parameter.CB, parameter.SCB, parameter.has_fp16_weights = parameter.data, None, False
+    new.weight, new.bias = parameter, layer.bias
+    new.state.CB, new.state.SCB = parameter.data, torch.empty(outputs)
+    return new  # type: ignore[no-any-return]

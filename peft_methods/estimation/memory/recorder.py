@@ -1,0 +1,143 @@
+"""Records what a program does with memory, operation by operation, on tensors without data."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from peft_methods.estimation.memory.kernels import workspace_bytes
+from peft_methods.estimation.operations import Operation
+from peft_methods.models.quantization import flop_formulas
+from peft_methods.profiling.peak_memory import Event
+
+
+@dataclass
+class Recording:
+    """Events of memory and operations, in order.
+
+    `makers` has the name of the operation that allocated an address. Addresses are numbers that
+    occur once.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    makers: dict[int, str] = field(default_factory=dict)
+
+
+class Recorder(TorchDispatchMode):
+    """Records allocations, releases and operations of all tensors that are made while it is on.
+
+    `part` is written to the operations. Temporary memory within kernels, which no operation shows,
+    is recorded as an allocation and a release.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recording = Recording()
+        self.part = "forward"
+        self._known: dict[int, int] = {}  # storages that are alive, and their addresses
+        self._next = 0
+        self._flops = {**flop_registry, **_wrapped(flop_formulas())}
+
+    def own(self, tensors: Iterable[torch.Tensor]) -> list[int]:
+        """Record that these tensors are there, if that is not known. Return their addresses."""
+        return [address for one in tensors if (address := self._seen(one, "given")) is not None]
+
+    def address_of(self, tensor: torch.Tensor) -> int | None:
+        """Return the address of a tensor that was recorded, or None."""
+        return self._known.get(tensor.untyped_storage()._cdata)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        options = dict(kwargs or {})
+        result = func(*args, **options)
+        inputs = list(_tensors((args, options)))
+        outputs = list(_tensors(result))
+        name = str(func._overloadpacket)
+        made = [one for one in outputs if self._seen(one, name) is not None]
+        self._use(workspace_bytes(name, inputs, outputs), name)
+        if made or not _is_view(func):
+            self.recording.operations.append(
+                self._operation(func, name, inputs, outputs, args, options, result)
+            )
+        return result
+
+    def _operation(
+        self,
+        func: Any,
+        name: str,
+        inputs: list[torch.Tensor],
+        outputs: list[torch.Tensor],
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+        result: Any,
+    ) -> Operation:
+        count = self._flops.get(func._overloadpacket)
+        return Operation(
+            name,
+            self.part,
+            flops=0 if count is None else int(count(*args, **options, out_val=result)),
+            read_bytes=sum(map(_bytes_of, inputs)),
+            written_bytes=sum(map(_bytes_of, outputs)),
+            dtype=outputs[0].dtype if outputs else None,
+            shapes=tuple(tuple(one.shape) for one in inputs),
+        )
+
+    def _seen(self, tensor: torch.Tensor, maker: str) -> int | None:
+        """Record a tensor's storage, if it is new. Return its address, or None if it was known."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return None
+        self._next += 1
+        address = self._known[key] = self._next
+        self.recording.events.append(Event(address, storage.nbytes()))
+        self.recording.makers[address] = maker
+        weakref.finalize(storage, self._released, key, address)
+        return address
+
+    def _released(self, key: int, address: int) -> None:
+        self._known.pop(key, None)
+        self.recording.events.append(Event(address, 0))
+
+    def _use(self, sizes: Iterable[int], name: str) -> None:
+        """Record memory that a kernel has only while it runs."""
+        addresses = []
+        for size in sizes:
+            self._next += 1
+            addresses.append(self._next)
+            self.recording.events.append(Event(self._next, size))
+            self.recording.makers[self._next] = f"{name} (within)"
+        self.recording.events.extend(Event(address, 0) for address in addresses)
+
+
+def _wrapped(formulas: Mapping[Any, Callable[..., int]]) -> dict[Any, Callable[..., int]]:
+    """Return formulas of shapes as formulas of tensors, as torch's own are."""
+    from torch.utils.flop_counter import shape_wrapper
+
+    return {name: shape_wrapper(formula) for name, formula in formulas.items()}
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    return (one for one in tree_leaves(values) if isinstance(one, torch.Tensor))
+
+
+def _bytes_of(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operation's results share the memory of its arguments, unchanged."""
+    return all(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
