@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from peft_methods.models import loading
 from peft_methods.models.config import Quantization
 from peft_methods.models.module_names import in_modules, top_modules
 from peft_methods.models.quantization import protect_tensors
+from peft_methods.utils.errors import ModelError
 
+# What bitsandbytes notes at a quantised weight
+KEPT = (
+    *("quant_type", "compress_statistics", "quant_storage", "blocksize", "bnb_quantized"),
+    "has_fp16_weights",
+)
 BLOCK = 64  # weights of a 4-bit layer that share a scale
 SCALES_BLOCK = 256  # scales that share one
+
+
+class Params4bit(FakeTensor):
+    """A 4-bit weight without data. PEFT knows such weights by the name of their class."""
+
+
+class Int8Params(FakeTensor):
+    """An 8-bit weight without data."""
 
 
 def fake_mode() -> FakeTensorMode:
@@ -24,9 +39,9 @@ def fake_mode() -> FakeTensorMode:
 
 
 def without_data(model: nn.Module, mode: FakeTensorMode) -> None:
-    """Replace all parameters and buffers, which are on the meta device, by tensors of the host.
+    """Replace all parameters and buffers by tensors of the host without data.
 
-    They have no data either. Shared ones stay shared.
+    Shared ones stay shared.
     """
     made: dict[int, nn.Parameter] = {}
     with mode:
@@ -40,8 +55,9 @@ def without_data(model: nn.Module, mode: FakeTensorMode) -> None:
                 if buffer is not None:
                     module._buffers[name] = _empty(buffer)
             state: Any = getattr(module, "state", None)
-            if getattr(state, "CB", None) is not None:  # of an 8-bit layer
-                state.CB, state.SCB = module.weight.data, _empty(state.SCB)
+            if hasattr(state, "SCB"):  # of an 8-bit layer
+                weight: Any = module._parameters["weight"]
+                state.CB, state.SCB = weight.data, torch.empty(len(weight))
 
 
 def _empty(tensor: torch.Tensor) -> torch.Tensor:
@@ -51,23 +67,39 @@ def _empty(tensor: torch.Tensor) -> torch.Tensor:
 def _parameter(parameter: Any) -> nn.Parameter:
     """Return the same parameter without data, with what bitsandbytes has attached to it."""
     made: Any = nn.Parameter(_empty(parameter), parameter.requires_grad)
-    for name in ("quant_type", "compress_statistics", "quant_storage", "blocksize", "bnb_quantized"):
+    for name in KEPT:
         if hasattr(parameter, name):
             setattr(made, name, getattr(parameter, name))
-    state = made.quant_state = getattr(parameter, "quant_state", None)
-    while state is not None:
-        for name, value in vars(state).items():
-            if isinstance(value, torch.Tensor):
-                setattr(state, name, _empty(value))
-        state = state.state2
+    if hasattr(parameter, "SCB"):  # in 8 bits: the layer has them
+        made.CB = made.SCB = None
+        made.__class__ = Int8Params
+    state = getattr(parameter, "quant_state", None)
+    if state is None:
+        return made  # type: ignore[no-any-return]
+    made.quant_state = _quantization_state(state)
+    made.__class__ = Params4bit
     return made  # type: ignore[no-any-return]
+
+
+def _quantization_state(state: Any) -> Any:
+    """Return a copy of bitsandbytes' description of a 4-bit weight, without data."""
+    made = copy.copy(state)
+    for name, value in vars(state).items():
+        if isinstance(value, torch.Tensor):
+            setattr(made, name, _empty(value))
+    if state.state2 is not None:
+        made.state2 = _quantization_state(state.state2)
+    return made
 
 
 def quantize(model: Any, kind: Quantization, compute: torch.dtype) -> None:
     """Replace the linear layers that a run quantises by layers of bitsandbytes, on the meta device.
 
-    Their forward and backward passes are then those that a run has.
+    Their forward and backward passes are then those that a run has. Raises `ModelError` for formats
+    of other libraries.
     """
+    if kind == "torchao_int8":
+        raise ModelError("there is no estimate for weights that torchao stores", setting="method")
     kept = (*top_modules(model), f"{model.base_model_prefix}.pooler")
     with torch.device(loading.META):
         for parent, name, layer in list(_linear_layers(model, kept)):
@@ -101,7 +133,8 @@ def _sizes(layer: Any) -> tuple[int, int]:
 
 def _four_bits(layer: nn.Module, kind: str, compute: torch.dtype) -> nn.Module:
     from bitsandbytes.functional import QuantState
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn import Params4bit as Packed
 
     inputs, outputs = _sizes(layer)
     new: Any = Linear4bit(1, 1, bias=False, compute_dtype=compute, quant_type=kind, device="meta")
@@ -125,7 +158,7 @@ def _four_bits(layer: nn.Module, kind: str, compute: torch.dtype) -> nn.Module:
         state2=of_scales,
     )
     packed = torch.empty(-(-weights // 2), 1, dtype=torch.uint8)
-    new.weight = Params4bit(packed, False, state, BLOCK, True, kind, bnb_quantized=True, module=new)
+    new.weight = Packed(packed, False, state, BLOCK, True, kind, bnb_quantized=True, module=new)
     new.quant_state, new.bias = state, layer.bias
     new.compute_type_is_set = True
     return new  # type: ignore[no-any-return]

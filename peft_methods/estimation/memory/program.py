@@ -1,4 +1,4 @@
-"""The program of a run on a GPU: load, two training steps on the longest batch, one evaluation.
+"""The program of a run on a GPU: load, a training step on the longest batch, one evaluation.
 
 It runs on tensors without data, and what it does with memory is recorded.
 """
@@ -16,7 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peft_methods.data import synthetic
 from peft_methods.data.tokenize import tokenize
-from peft_methods.estimation.memory import fake_model
+from peft_methods.estimation.memory import fake_model, packed
+from peft_methods.estimation.memory.compiled import as_compiled
 from peft_methods.estimation.memory.cuda_rules import CudaRules, autocast_flags
 from peft_methods.estimation.memory.recorder import Recorder, Recording
 from peft_methods.methods.base import ApplyContext, Method
@@ -24,19 +25,24 @@ from peft_methods.models import loading
 from peft_methods.models.config import load_config, padding_of
 from peft_methods.models.padding import embedding_rows
 from peft_methods.profiling.peak_memory import Owners
-from peft_methods.recipes.schema import Recipe
+from peft_methods.recipes.schema import ModelSpec, Recipe
+from peft_methods.tasks.collate import model_inputs
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.collate import make_collator, training_collator
 from peft_methods.training.precision import HALF, autocast
+from peft_methods.utils.errors import ModelError
+
+MOST_DRAWN = 500_000_000  # parameters: 2 GB
 
 
 @dataclass(frozen=True)
 class RecordedProgram:
     """What a run does with memory.
 
-    `starts` has the first event of each phase, in order: "load", "first_step", "step", "evaluate".
-    `owners` tells the parts of blocks that are alive in "step".
+    `starts` has the first event of each part: "hold" (weights are in half precision from now on),
+    "step" and "evaluate". `owners` tells the parts of blocks that are alive in "step"; its indices
+    are those of all events.
     """
 
     recording: Recording
@@ -59,12 +65,14 @@ class FakeRun:
     batch: Mapping[str, Any]
     evaluated: Mapping[str, Any]
     mode: FakeTensorMode
+    length: int
+    packs: bool = False
 
 
-def build(recipe: Recipe, method: Method, length: int) -> FakeRun:
+def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -> FakeRun:
     """Build the model without data, apply the method, and draw batches of rows of this length.
 
-    Raises `ModelError`, `DataError` and whatever the method raises for a model that it cannot
+    `packs`: the rows of a decoder are packed, and its layers compiled. Raises `ModelError`, `DataError` and whatever the method raises for a model that it cannot
     train.
     """
     task, mode = TASKS[recipe.task], fake_model.fake_mode()
@@ -78,50 +86,98 @@ def build(recipe: Recipe, method: Method, length: int) -> FakeRun:
     texts = synthetic.draw(rows, task, embedding_rows(config), padding_of(config))
     base = loading.load(spec, task.head, texts.facts.label_names, device=loading.META)
     tokens = tokenize(texts, texts.tokenizer or base.tokenizer, rows, task, check=False).train
-    base = replace(base, tokenizer=texts.tokenizer or base.tokenizer)
-    kind = method.info.quantization
-    if kind is not None:
-        fake_model.quantize(base.model, kind, loading.DTYPES[recipe.budget.precision])
-    collate = training_collator(recipe, base.tokenizer)
-    context = ApplyContext(base.architecture, base.head, task.peft_type)
-    model = method.apply(base.model, context)
+    tokenizer = texts.tokenizer or base.tokenizer
+    if packs:
+        batch = packed.packed_batch(make_collator(recipe, tokenizer), tokens, size)
+    else:
+        batch = training_collator(recipe, tokenizer)([tokens[n] for n in range(size)])
+    evaluated = make_collator(recipe, tokenizer)([tokens[n] for n in range(more)])
+    base, model = _with_method(recipe, method, base, texts.facts.label_names, evaluated)
     fake_model.without_data(model, mode)
-    return FakeRun(
-        recipe,
-        method,
-        base,
-        model,
-        collate([tokens[n] for n in range(size)]),
-        make_collator(recipe, base.tokenizer)([tokens[n] for n in range(more)]),
-        mode,
-    )
+    return FakeRun(recipe, method, base, model, batch, evaluated, mode, length, packs)
+
+
+def _with_method(
+    recipe: Recipe,
+    method: Method,
+    base: loading.LoadedModel,
+    names: tuple[str, ...],
+    rows: Mapping[str, Any],
+) -> tuple[loading.LoadedModel, nn.Module]:
+    """Return the base model, on the meta device, and the same with the method applied.
+
+    How a few methods start depends on the values of weights: theirs are drawn where the model is
+    small. Raises `ModelError` where it is not.
+    """
+    task, kind, spec = TASKS[recipe.task], method.info.quantization, recipe.model
+    size = sum(p.numel() for p in base.model.parameters())
+    wanted = {"quantization": kind, "precision": recipe.budget.precision}
+
+    def drawn(**options: Any) -> loading.LoadedModel:
+        if size > MOST_DRAWN:
+            raise ModelError(
+                f"{method.title} starts from the values of the weights, which an estimate does not "
+                f"have: there is none for a model of more than {MOST_DRAWN / 1e6:,.0f} million "
+                f"parameters",
+                setting="model.source",
+            )
+        return loading.load(replace(spec, weights="random"), task.head, names, **options)
+
+    def context(of: loading.LoadedModel) -> ApplyContext:
+        return ApplyContext(
+            of.architecture,
+            of.head,
+            task.peft_type,
+            unquantized=lambda: drawn().model,
+            train_batches=lambda _: [model_inputs(rows)],
+        )
+
+    try:
+        if kind is not None:
+            fake_model.quantize(base.model, kind, loading.DTYPES[recipe.budget.precision])
+        return base, method.apply(base.model, context(base))
+    except (NotImplementedError, RuntimeError, IndexError):
+        real = drawn(**wanted)
+        return real, method.apply(real.model, context(real))
 
 
 def record(run: FakeRun) -> RecordedProgram:
-    """Run the program and record it."""
+    """Run the program and record it. The one training step is that which creates optimizer state."""
     recorder, starts, model = Recorder(), {}, run.model
     trained = [p for p in model.parameters() if p.requires_grad]
-    starts["load"] = 0
     weights = recorder.own(_weights(model))
+    starts["hold"] = len(recorder.recording.events)
+    if run.packs:
+        packed.hold_in_half(
+            model,
+            run.method,
+            run.recipe.budget.precision,
+            run.mode,
+            embeddings=_is_in_16_bits(run.recipe.model, model),
+        )
+        weights = [*recorder.own(_weights(model)), *weights]
+    starts["step"] = len(recorder.recording.events)
     with run.mode, recorder:
         optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
         model.train()
         with checkpointing(model, on=run.recipe.budget.gradient_checkpointing):
-            starts["first_step"] = len(recorder.recording.events)
-            _step(run, recorder, trained, optimizer)
-            _free_gradients(run, trained)
-            starts["step"] = len(recorder.recording.events)
             done = _step(run, recorder, trained, optimizer)
-            owners = _owners(recorder, weights, trained, optimizer, done)
-        for parameter in trained:
-            parameter.grad = None
-        optimizer.state.clear()
+        owners = _owners(recorder, weights, trained, optimizer, done)
+        if run.recipe.budget.gradient_accumulation == 1:
+            for parameter in trained:
+                parameter.grad = None
         starts["evaluate"] = len(recorder.recording.events)
         _evaluate(run, recorder)
-    counts = [p.numel() for p in trained], [p.numel() for p in model.parameters()]
+    sizes = [p.numel() for p in model.parameters()]
     ids: torch.Tensor = run.batch["input_ids"]
     return RecordedProgram(
-        recorder.recording, starts, owners, len(ids), ids.numel(), sum(counts[0]), sum(counts[1])
+        recorder.recording,
+        starts,
+        owners,
+        len(run.batch["labels"]) if run.packs else len(ids),
+        ids.numel(),
+        sum(p.numel() for p in trained),
+        sum(sizes),
     )
 
 
@@ -132,7 +188,7 @@ def _step(
     budget = run.recipe.budget
     batch = _on_gpu(run.batch)
     recorder.part = "forward"
-    with _computing(budget.precision):
+    with _computing(budget.precision), _way_of(run, recorder, batch):
         found = TASKS[run.recipe.task].loss(run.model, batch)
         loss = found.mean
     extra = run.method.penalty(run.model)
@@ -151,6 +207,19 @@ def _step(
         parameter.grad.zero_()
     optimizer.step()
     return done
+
+
+@contextmanager
+def _way_of(run: FakeRun, recorder: Recorder, batch: Mapping[str, Any]) -> Iterator[None]:
+    """Context manager: decoders of packed rows attend within them, and are as if compiled."""
+    if not run.packs:
+        yield
+        return
+    with (
+        packed.attending_within_rows(run.model, batch, run.length),
+        as_compiled(run.model, recorder),
+    ):
+        yield
 
 
 def _evaluate(run: FakeRun, recorder: Recorder) -> None:
@@ -180,10 +249,9 @@ def _on_gpu(batch: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _free_gradients(run: FakeRun, trained: Sequence[nn.Parameter]) -> None:
-    if run.recipe.budget.gradient_accumulation == 1:
-        for parameter in trained:
-            parameter.grad = None
+def _is_in_16_bits(spec: ModelSpec, model: Any) -> bool:
+    """Whether the weights are in 16 bits where they are published. Random ones are rounded so."""
+    return spec.weights == "random" or model.config.dtype in HALF.values()
 
 
 def _weights(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -18,6 +18,26 @@ from peft_methods.models.quantization import flop_formulas
 from peft_methods.profiling.peak_memory import Event
 
 
+DROPOUT = "aten.native_dropout"
+# Operations whose results the compiler computes again in the backward pass: each value follows from
+# few others, and no product is needed.
+CHEAP = frozenset(
+    {
+        DROPOUT,
+        *(
+            f"aten.{name}"
+            for name in (
+                *("_to_copy", "add", "sub", "mul", "div", "neg", "pow", "rsqrt", "sqrt", "exp"),
+                *("silu", "gelu", "relu", "sigmoid", "tanh", "mean", "sum", "var_mean", "cat"),
+                *("clone", "where", "cos", "sin", "rsub", "reciprocal", "square", "maximum"),
+                *("native_layer_norm", "masked_fill", "expand_copy", "clamp", "softplus"),
+            )
+        ),
+        "peft_methods.nf4_weights",
+    }
+)
+
+
 @dataclass
 class Recording:
     """Events of memory and operations, in order.
@@ -45,6 +65,10 @@ class Recorder(TorchDispatchMode):
         self._known: dict[int, int] = {}  # storages that are alive, and their addresses
         self._next = 0
         self._flops = {**flop_registry, **_wrapped(flop_formulas())}
+        self.storages: dict[int, weakref.ref[Any]] = {}  # by address
+        self.sizes: dict[int, int] = {}
+        self.sources: dict[int, frozenset[int]] = {}  # of cheap values, since `new_region`
+        self.given = 0  # the last address before it
 
     def own(self, tensors: Iterable[torch.Tensor]) -> list[int]:
         """Record that these tensors are there, if that is not known. Return their addresses."""
@@ -52,6 +76,8 @@ class Recorder(TorchDispatchMode):
 
     def address_of(self, tensor: torch.Tensor) -> int | None:
         """Return the address of a tensor that was recorded, or None."""
+        if tensor.layout != torch.strided:
+            return None
         return self._known.get(tensor.untyped_storage()._cdata)
 
     def __torch_dispatch__(
@@ -62,17 +88,50 @@ class Recorder(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         options = dict(kwargs or {})
+        if func.namespace == "prim":  # the device of a tensor, and the like
+            return func(*args, **options)
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return _some_value(args[0])
         result = func(*args, **options)
         inputs = list(_tensors((args, options)))
         outputs = list(_tensors(result))
         name = str(func._overloadpacket)
         made = [one for one in outputs if self._seen(one, name) is not None]
+        self._note_sources(name, inputs, made)
         self._use(workspace_bytes(name, inputs, outputs), name)
         if made or not _is_view(func):
             self.recording.operations.append(
                 self._operation(func, name, inputs, outputs, args, options, result)
             )
         return result
+
+    def new_region(self) -> None:
+        """Forget how values were computed: from now on all that exist are given."""
+        self.sources.clear()
+        self.given = self._next
+
+    def phantom(self, address: int, holder: Any) -> None:
+        """Record that the bytes of this address are needed for as long as `holder` lives."""
+        self._next += 1
+        own = self._next
+        self.recording.events.append(Event(own, self.sizes[address]))
+        self.recording.makers[own] = f"{self.recording.makers[address]} (stored)"
+        weakref.finalize(holder, self.recording.events.append, Event(own, 0))
+
+    def _note_sources(
+        self, name: str, inputs: list[torch.Tensor], made: list[torch.Tensor]
+    ) -> None:
+        """Note what a cheap operation's first result can be computed from again."""
+        if name not in CHEAP or not made:
+            return
+        found: set[int] = set()
+        for one in inputs:
+            address = self.address_of(one)
+            if address is not None:
+                found |= self.sources.get(address, {address})
+        if name == DROPOUT and len(made) > 1:
+            found.add(self.address_of(made[1]) or 0)  # the mask
+        self.sources[self.address_of(made[0]) or 0] = frozenset(found)
 
     def _operation(
         self,
@@ -97,6 +156,8 @@ class Recorder(TorchDispatchMode):
 
     def _seen(self, tensor: torch.Tensor, maker: str) -> int | None:
         """Record a tensor's storage, if it is new. Return its address, or None if it was known."""
+        if tensor.layout != torch.strided:
+            return None  # its parts are tensors of their own
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:
@@ -105,6 +166,7 @@ class Recorder(TorchDispatchMode):
         address = self._known[key] = self._next
         self.recording.events.append(Event(address, storage.nbytes()))
         self.recording.makers[address] = maker
+        self.storages[address], self.sizes[address] = weakref.ref(storage), storage.nbytes()
         weakref.finalize(storage, self._released, key, address)
         return address
 
@@ -121,6 +183,13 @@ class Recorder(TorchDispatchMode):
             self.recording.events.append(Event(self._next, size))
             self.recording.makers[self._next] = f"{name} (within)"
         self.recording.events.extend(Event(address, 0) for address in addresses)
+
+
+def _some_value(tensor: torch.Tensor) -> Any:
+    """Return a number in place of a value that a program asks for, since there is none."""
+    if tensor.dtype == torch.bool:
+        return False
+    return 1.0 if tensor.dtype.is_floating_point else 1
 
 
 def _wrapped(formulas: Mapping[Any, Callable[..., int]]) -> dict[Any, Callable[..., int]]:

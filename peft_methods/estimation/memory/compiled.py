@@ -1,0 +1,158 @@
+"""What compiled layers store for the backward pass, imitated for layers that run eagerly.
+
+The cuda_graphs engine trains decoders with compiled layers: cheap values (norms, activation
+functions, casts) are not stored but computed again from products, attention and the layer's input
+(`training/cuda_graphs/compile.py`). torch's partitioner decides what is stored by a minimal cut; here
+a cheap value is replaced by what it follows from, wherever that takes less.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from peft_methods.estimation.memory.recorder import Recorder
+from peft_methods.tasks.linear_cross_entropy import CHUNK_LOSSES
+from peft_methods.training.activation_checkpointing import layers_of
+from peft_methods.training.cuda_graphs.four_bit import product
+
+
+class _Stored:
+    """A value that the backward pass needs: its storage, or its bytes where it is gone by now."""
+
+    def __init__(self, storage: Any) -> None:
+        self.storage = storage
+
+
+class _Kept:
+    """A tensor that is stored."""
+
+    def __init__(self, tensor: Tensor, stored: _Stored | None) -> None:
+        self.tensor, self.stored = tensor, stored
+
+
+class _Again:
+    """A tensor that is computed again: its form, and what it is computed from."""
+
+    def __init__(self, tensor: Tensor, sources: tuple[_Stored, ...]) -> None:
+        self.form = tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype
+        self.sources = sources
+
+
+class _Partition:
+    """Decides for each tensor that autograd saves whether it is stored."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._stored: weakref.WeakValueDictionary[int, _Stored] = weakref.WeakValueDictionary()
+
+    def pack(self, tensor: Tensor) -> _Kept | _Again:
+        """Return the tensor if it is stored, else what it is computed from."""
+        recorder = self._recorder
+        address = recorder.address_of(tensor)
+        if address is None:
+            return _Kept(tensor, None)
+        sources = recorder.sources.get(address)
+        if sources is None or address in self._stored:
+            return _Kept(tensor, self._hold(address))
+        # What a layer is given is stored anyway: its input, which the layer before has made.
+        more = [one for one in sources if one > recorder.given and one not in self._stored]
+        if sum(recorder.sizes[one] for one in more) >= recorder.sizes[address]:
+            return _Kept(tensor, self._hold(address))
+        return _Again(tensor, tuple(map(self._hold, sources)))
+
+    def unpack(self, packed: _Kept | _Again) -> Tensor:
+        """Return the tensor, computed again if it was not stored."""
+        if isinstance(packed, _Kept):
+            return packed.tensor
+        shape, stride, dtype = packed.form
+        return torch.empty_strided(shape, stride, dtype=dtype)
+
+    def _hold(self, address: int) -> _Stored:
+        known = self._stored.get(address)
+        if known is not None:
+            return known
+        held = _Stored(self._recorder.storages[address]())
+        if held.storage is None:
+            self._recorder.phantom(address, held)
+        self._stored[address] = held
+        return held
+
+
+@contextmanager
+def as_compiled(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Context manager: what the model's layers and the losses store is as if compiled."""
+    partition = _Partition(recorder)
+    hooks: list[Any] = []
+    entered: dict[int, ExitStack] = {}
+
+    def enter(layer: nn.Module, _: Any) -> None:
+        recorder.new_region()
+        stack = entered[id(layer)] = ExitStack()
+        stack.enter_context(saved_tensors_hooks(partition.pack, partition.unpack))
+
+    def leave(layer: nn.Module, _: Any, __: Any) -> None:
+        entered.pop(id(layer)).close()
+        recorder.new_region()
+
+    for layer in layers_of(model):
+        hooks += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
+    trained = any(p.requires_grad for layer in layers_of(model) for p in layer.parameters())
+    inner: Any = model
+    if trained:
+        inner.enable_input_require_grads()
+    with _losses_fused(), _four_bit_products(model):
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            if trained:
+                inner.disable_input_require_grads()
+
+
+@contextmanager
+def _losses_fused() -> Iterator[None]:
+    """Context manager: losses of a chunk have no values in between, only their gradients."""
+
+    def forward(
+        logits: Tensor, targets: Tensor, scale: float, cap: float | None, gradients: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        losses = torch.empty(len(logits), dtype=torch.float32)
+        return losses, torch.empty_like(logits) if gradients else None
+
+    CHUNK_LOSSES.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del CHUNK_LOSSES.forward
+
+
+@contextmanager
+def _four_bit_products(model: nn.Module) -> Iterator[None]:
+    """Context manager: layers in NF4 compute as the engine does, see `four_bit.py`."""
+    from types import MethodType
+
+    layers = []
+    for layer in model.modules():
+        weight: Any = layer._parameters.get("weight")
+        state = getattr(weight, "quant_state", None)
+        if state is None or state.quant_type != "nf4" or state.dtype == torch.float32:
+            continue
+        inner = state.state2
+        tensors = (weight.data, state.absmax, inner.code, inner.absmax, state.offset, state.code)
+        vars(layer).update(
+            nf4=(tensors, list(state.shape)), forward=MethodType(product, layer)
+        )
+        layers.append(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward, layer.nf4  # type: ignore[attr-defined]
