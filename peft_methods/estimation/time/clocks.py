@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import torch
 
-ROUNDS = 5
+ROUNDS = 3
 SECONDS = 0.02  # that a round takes at least, so that the clock's steps do not matter
-MOST = 200  # repetitions in a round
+MOST = 100  # repetitions in a round
 
 
 class Clock(Protocol):

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from peft_methods.estimation.time import rates
 from peft_methods.estimation.time.clocks import Clock, CudaClock, HostClock
 from peft_methods.estimation.time.rates import DeviceRates, MeasuredProduct, Precision
+from peft_methods.estimation.time.steps import BACKWARD_LAUNCH
 from peft_methods.profiling.environment import package_version, processor_name
 from peft_methods.profiling.nvml import Gpu, driver_version
 from peft_methods.utils.cache import cached_value
@@ -35,6 +37,7 @@ POINTWISE = {"cuda": (16384, 4096), "cpu": (512, 1536)}
 ATTENTION = {"cuda": ((16, 12, 512, 64), (4, 32, 1024, 128)), "cpu": ((8, 12, 64, 32),)}
 QUANTISED = 4096  # side of a matrix in NF4
 LAYERS, WIDTH = 12, 64  # of the small model whose steps are bound by launches
+LAUNCH_ROUNDS = 20
 
 
 def cached_probe(device: str) -> DeviceRates:
@@ -48,9 +51,12 @@ def from_stored(values: Mapping[str, Any]) -> DeviceRates:
     return DeviceRates(**{**values, "products": products})
 
 
-def probe(device: str) -> DeviceRates:
-    """Measure the rates of the current GPU ("cuda") or of the host with torch's threads ("cpu")."""
-    end = time.perf_counter() + LIMIT_SECONDS
+def probe(device: str, limit_seconds: float = LIMIT_SECONDS) -> DeviceRates:
+    """Measure the rates of the current GPU ("cuda") or of the host with torch's threads ("cpu").
+
+    After `limit_seconds` no further product is measured.
+    """
+    end = time.perf_counter() + limit_seconds
     clock: Clock = CudaClock() if device == "cuda" else HostClock()
     is_gpu = device == "cuda"
     idle = _watts() if is_gpu else None
@@ -168,23 +174,41 @@ def _dequantisation(device: str, clock: Clock) -> float:
 
 def _launch_seconds(device: str) -> float:
     """Return the host's seconds for an operation, of steps so small that the GPU waits."""
-    from peft_methods.estimation.time.steps import BACKWARD_LAUNCH
-
-    layers = [nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Dropout(0.1)]
-    model = nn.Sequential(*(one for _ in range(LAYERS) for one in layers)).to(device)
+    make = (lambda: nn.Linear(WIDTH, WIDTH), nn.GELU, lambda: nn.LayerNorm(WIDTH), nn.Dropout)
+    model = nn.Sequential(*(one() for _ in range(LAYERS) for one in make)).to(device)
     x = torch.randn(8, WIDTH, device=device)
-    # a cast of input and weight each, bias, product, activation, norm, dropout; and backwards
-    launches = LAYERS * (7 + BACKWARD_LAUNCH * 11)
-    times = []
-    for _ in range(20):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
+
+    def step(counted: _Counted) -> float:
         with torch.autocast(device, _half()):
             loss = model(x).sum()
+        forward, counted.operations = counted.operations, 0
         loss.backward()
+        return forward + BACKWARD_LAUNCH * counted.operations
+
+    with _Counted() as counted:
+        launches = step(counted)
+    times = []
+    for _ in range(LAUNCH_ROUNDS):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        step(_Counted())
         times.append(time.perf_counter() - started)
     torch.cuda.synchronize()
     return sorted(times)[len(times) // 2] / launches
+
+
+class _Counted(TorchDispatchMode):
+    """Counts operations that are no views, as a recorded program has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.operations += not func.is_view
+        return func(*args, **(kwargs or {}))
 
 
 def _watts() -> float | None:
