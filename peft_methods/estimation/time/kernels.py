@@ -73,7 +73,9 @@ def optimizer_seconds(operations: Iterable[Operation], rates: DeviceRates) -> tu
     of the gradients, whose norms are computed for clipping.
     """
     norms = [
-        one for one in operations if short_name(one) == CLIPPING and one.read_bytes > one.written_bytes
+        one
+        for one in operations
+        if short_name(one) == CLIPPING and one.read_bytes > one.written_bytes
     ]
     weights = sum(one.read_bytes for one in norms) / BYTES["fp32"]
     kernels = 3 * (1 + len(norms) // OPTIMIZER_TENSORS)
@@ -93,9 +95,7 @@ def fused(operations: Sequence[Operation]) -> Iterator[tuple[Operation, ...]]:
             yield from ((one,) for one in group)
 
 
-def kernel_seconds(
-    group: Sequence[Operation], rates: DeviceRates, *, tf32: bool = False
-) -> float:
+def kernel_seconds(group: Sequence[Operation], rates: DeviceRates, *, tf32: bool = False) -> float:
     """Return the seconds of a kernel of fused operations.
 
     It reads what was made before it, and writes its last result, what a reduction within it reads,

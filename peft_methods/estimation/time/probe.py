@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from peft_methods.estimation.time import rates
 from peft_methods.estimation.time.clocks import Clock, CudaClock, HostClock
 from peft_methods.estimation.time.rates import DeviceRates, MeasuredProduct, Precision
-from peft_methods.estimation.time.steps import BACKWARD_LAUNCH
 from peft_methods.profiling.environment import package_version, processor_name
 from peft_methods.profiling.nvml import Gpu, driver_version
 from peft_methods.utils.cache import cached_value
@@ -60,17 +59,18 @@ def probe(device: str, limit_seconds: float = LIMIT_SECONDS) -> DeviceRates:
     clock: Clock = CudaClock() if device == "cuda" else HostClock()
     is_gpu = device == "cuda"
     idle = _watts() if is_gpu else None
-    flops = dict(_largest(device, clock))
+    flops: dict[str, float] = dict(_largest(device, clock))
     loaded = _watts() if is_gpu else None
     half = next(name for name in rates.SLOWER["half"] if name in flops)
+    bandwidth = _bandwidth(device, clock)
     tiny = torch.ones(8, device=device)
     return DeviceRates(
         name=_name(device),
         basis="probe",
         flops=flops,
         attention=_attention(device, clock, half),
-        bandwidth=_bandwidth(device, clock),
-        dequantisation=_dequantisation(device, clock),
+        bandwidth=bandwidth,
+        dequantisation=_dequantisation(device, clock) or bandwidth,
         units=torch.cuda.get_device_properties(0).multi_processor_count
         if is_gpu
         else torch.get_num_threads(),
@@ -78,7 +78,7 @@ def probe(device: str, limit_seconds: float = LIMIT_SECONDS) -> DeviceRates:
         kernel=clock.seconds(lambda: tiny.add(1)),
         idle_watts=idle,
         loaded_watts=loaded,
-        products=tuple(_products(device, clock, flops, end)),
+        products=tuple(_products(device, clock, end)),
     )
 
 
@@ -86,22 +86,20 @@ def _largest(device: str, clock: Clock) -> Iterator[tuple[Precision, float]]:
     """Yield the FLOP/s of large square products in each precision that the device has."""
     for precision in _precisions(device):
         side = LARGE[device]
-        yield precision, 2 * side**3 / _seconds(device, clock, precision, side, side, side)
+        yield precision, 2 * side**3 / _seconds(device, clock, precision, (side, side, side))
 
 
-def _products(
-    device: str, clock: Clock, flops: Mapping[str, float], end: float
-) -> Iterator[MeasuredProduct]:
+def _products(device: str, clock: Clock, end: float) -> Iterator[MeasuredProduct]:
     """Yield measured products. Rows come first that tell most, if time runs out."""
-    for precision in reversed(list(flops)):
+    for precision in reversed(_precisions(device)):
         for m, (k, n) in product(ROWS[device], WEIGHTS[device]):
             if time.perf_counter() > end:
                 return
-            seconds = _seconds(device, clock, precision, m, n, k)  # type: ignore[arg-type]
-            yield MeasuredProduct(m, n, k, precision, seconds)  # type: ignore[arg-type]
+            yield MeasuredProduct(m, n, k, precision, _seconds(device, clock, precision, (m, n, k)))
 
 
-def _seconds(device: str, clock: Clock, precision: Precision, m: int, n: int, k: int) -> float:
+def _seconds(device: str, clock: Clock, precision: str, sizes: tuple[int, int, int]) -> float:
+    m, n, k = sizes
     dtype = _half() if precision == "half" else torch.float32
     a = torch.randn(m, k, device=device, dtype=dtype)
     b = torch.randn(k, n, device=device, dtype=dtype)
@@ -178,30 +176,28 @@ def _launch_seconds(device: str) -> float:
     model = nn.Sequential(*(one() for _ in range(LAYERS) for one in make)).to(device)
     x = torch.randn(8, WIDTH, device=device)
 
-    def step(counted: _Counted) -> float:
+    def step() -> None:
         with torch.autocast(device, _half()):
             loss = model(x).sum()
-        forward, counted.operations = counted.operations, 0
         loss.backward()
-        return forward + BACKWARD_LAUNCH * counted.operations
 
     with _Counted() as counted:
-        launches = step(counted)
+        step()
     times = []
     for _ in range(LAUNCH_ROUNDS):
         torch.cuda.synchronize()
         started = time.perf_counter()
-        step(_Counted())
+        step()
         times.append(time.perf_counter() - started)
     torch.cuda.synchronize()
-    return sorted(times)[len(times) // 2] / launches
+    return sorted(times)[len(times) // 2] / counted.operations
 
 
-class _Counted(TorchDispatchMode):
+class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations that are no views, as a recorded program has them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
 
     def __torch_dispatch__(
