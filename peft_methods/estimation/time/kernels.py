@@ -16,7 +16,7 @@ INTEGERS = (torch.int8, torch.int32)  # of products of 8-bit numbers
 TWO_FACTORS = ("mm", "addmm", "bmm", "baddbmm", "_int_mm")
 LOOK_UPS = ("embedding", "index", "gather", "index_select")  # read of a table what they write
 # Their results need all of a row: what they read must be there before, so it is written.
-REDUCTIONS = ("layer_norm", "rms_norm", "softmax", "sum", "mean", "norm", "argmax", "cumsum")
+REDUCTIONS = ("layer_norm", "rms_norm", "_softmax", "sum", "mean", "norm", "cumsum")
 DROPOUT = "native_dropout"
 COPY = "_to_copy"
 OPTIMIZER_TENSORS = 30  # of one kernel over many tensors
