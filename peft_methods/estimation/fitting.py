@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from peft_methods.estimation.results import MemoryEstimate
+from peft_methods.estimation.results import MemoryEstimate, Verdict
 
 TRIES = 12  # estimates of one search at most
 Needed = Callable[[int], float]  # a batch or a length -> the bytes that it needs
@@ -15,16 +15,14 @@ def needed_bytes(memory: MemoryEstimate) -> float:
     return memory.device.high
 
 
-def verdict_of(memory: MemoryEstimate, limit: float) -> str:
+def verdict_of(memory: MemoryEstimate, limit: float) -> Verdict:
     """Return "yes", "no" or "unsure": see `Fit`."""
     if needed_bytes(memory) <= limit:
         return "yes"
     return "no" if memory.device.low > limit else "unsure"
 
 
-def largest_that_fits(
-    needed: Needed, limit: float, start: int, most: int, *, step: int = 1
-) -> int:
+def largest_that_fits(needed: Needed, limit: float, start: int, most: int, *, step: int = 1) -> int:
     """Return the largest multiple of `step`, up to `most`, that needs at most `limit` bytes.
 
     0 if the smallest does not fit. `needed` must not fall; it is close to linear, so two estimates
@@ -59,13 +57,13 @@ class _Search:
             self.beyond = min(self.beyond, size)
 
     def next(self) -> int:
-        """Return the size to ask for: where a line meets the limit; later the middle."""
+        """Return the size to ask for: where a line meets the limit; sometimes between its ends."""
         lowest, highest = self.fits + 1, self.beyond - 1
         if len(self._known) == 1:
             (only,) = self._known
             guess = 2 * only if self.fits else only // 2
         elif self.tries % 4 == 3:  # a curve may creep towards the limit from one side
-            guess = (lowest + highest) // 2
+            guess = int((lowest * highest) ** 0.5)
         else:
             guess = self._on_a_line()
         return min(max(guess, lowest), highest)

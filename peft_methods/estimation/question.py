@@ -14,7 +14,7 @@ from peft_methods.models import presets
 from peft_methods.models.config import folder_or_id, kind_of
 from peft_methods.recipes.bundled_names import bundled_name
 from peft_methods.recipes.loading import load_recipe
-from peft_methods.recipes.schema import DEFAULT_TASK, ModelSpec, Recipe
+from peft_methods.recipes.schema import ModelSpec, Recipe
 from peft_methods.tasks.inference import infer_task
 from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import ModelError, OptionError, first_line, nearest

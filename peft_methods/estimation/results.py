@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+Verdict = Literal["yes", "no", "unsure"]
 Basis = Literal["probe", "datasheet", "records"]
 
 
@@ -86,7 +87,7 @@ class Fit:
     """
 
     limit_bytes: int
-    verdict: Literal["yes", "no", "unsure"]
+    verdict: Verdict
     largest_batch: int
     largest_length: int
     most_batch: int
@@ -99,8 +100,8 @@ class MethodEstimate:
     """The estimate for one method: sizes in parameters and bytes, memory and time.
 
     `time` is None for a device whose rates are unknown, and `fit` if no GPU or size was given.
-    `notes` explain what may surprise. `problem` says why there is no estimate; everything else is
-    then None or 0.
+    `explanations` has sentences on what may surprise, by rule. `problem` says why there is no
+    estimate; everything else is then None or 0.
     """
 
     method: str
@@ -114,4 +115,4 @@ class MethodEstimate:
     time: TimeEstimate | None = None
     fit: Fit | None = None
     problem: str = ""
-    notes: tuple[str, ...] = field(default=())
+    explanations: Mapping[str, str] = field(default_factory=dict)
