@@ -98,7 +98,12 @@ def _add_execution(group: OptionGroup) -> None:
     group.addoption(
         "--peft-dry-run",
         action="store_true",
-        help="print the runs and how long they may take; train nothing",
+        help="print the runs, how long they may take and their memory on a GPU; train nothing",
+    )
+    group.addoption(
+        "--peft-fit",
+        metavar="LIMITS",
+        help="skip runs that need more by estimate, e.g. memory=16GB,time=2h",
     )
     group.addoption(
         "--peft-results",
