@@ -26,7 +26,8 @@ an installed package can bring others. `deterministic` allows on a GPU only oper
 identical bits every time (on a CPU all do). Runs with a record in `results` from an earlier session
 are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state, so that a
 killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a run. One
-whose process was killed or GPU failed is retried `retries` times. `isolation`: "fresh" (a process
+whose process was killed or GPU failed is retried `retries` times. Runs that need more than `fit`
+("memory=16GB,time=2h") by estimate are skipped. `isolation`: "fresh" (a process
 for each run), or "warm" (a process does one run after another, as long as each leaves it as it
 was).
 
@@ -126,6 +127,7 @@ def compare(
     decide: str | None = None,
     seeds_max: int | None = None,
     decide_time: str | float | None = None,
+    fit: str | None = None,
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
@@ -150,7 +152,7 @@ def compare(
         checkpoint=checkpoint,
         deterministic=deterministic,
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
-        fresh=fresh,
+        **_choices(fresh=fresh, fit=fit),
         **_outputs(report, save_models, silence, track, budget),
     )
     return _run(options, display_here(sys.stderr) if progress else NullDisplay())
@@ -159,6 +161,10 @@ def compare(
 def _sources(model: Any, data: str | None, curve: Any, **others: Any) -> dict[str, Any]:
     models, sizes = parsing.models_of(model), parsing.curve_of(curve)
     return {"models": models, "data": data, "curve": sizes, **others}
+
+
+def _choices(*, fresh: bool, fit: str | None) -> dict[str, Any]:
+    return {"fresh": fresh, "fit": parsing.limits_of(fit, "fit")}
 
 
 def _outputs(

@@ -101,11 +101,6 @@ def _add_execution(group: OptionGroup) -> None:
         help="print the runs, how long they may take and their memory on a GPU; train nothing",
     )
     group.addoption(
-        "--peft-fit",
-        metavar="LIMITS",
-        help="skip runs that need more by estimate, e.g. memory=16GB,time=2h",
-    )
-    group.addoption(
         "--peft-results",
         metavar="DIR",
         default=".peft/results",
@@ -268,6 +263,11 @@ def _add_regression_check(group: OptionGroup) -> None:
         "--peft-budget",
         metavar="LIMITS",
         help="recommend only methods within these limits, e.g. memory=8GB,time=10min",
+    )
+    group.addoption(
+        "--peft-fit",
+        metavar="LIMITS",
+        help="skip runs that need more by estimate, e.g. memory=16GB,time=2h",
     )
     group.addoption(
         "--peft-margin",

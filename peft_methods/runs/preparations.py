@@ -46,7 +46,7 @@ class Preparations:
         self.progress.show_preparation(recipe, self.options.executor, is_dry=is_dry)
         with self.progress.showing(last=False):
             engine = tasks[0].runs[0].engine if wanted else ""
-            made = self.scheduler.prepare(recipe, methods, first, engine)
+            made = self.scheduler.prepare(recipe, methods, first, predicted_engine=engine)
         if is_dry:
             return self.earlier.with_recorded_weights(made, tasks)
         if keys is not None:
