@@ -27,9 +27,8 @@ identical bits every time (on a CPU all do). Runs with a record in `results` fro
 are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state, so that a
 killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a run. One
 whose process was killed or GPU failed is retried `retries` times. Runs that need more than `fit`
-("memory=16GB,time=2h") by estimate are skipped. `isolation`: "fresh" (a process
-for each run), or "warm" (a process does one run after another, as long as each leaves it as it
-was).
+("memory=16GB,time=2h") by estimate are skipped. `isolation`: "fresh" (a process for each
+run), or "warm" (a process does one run after another, as long as each leaves it as it was).
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
@@ -152,8 +151,8 @@ def compare(
         checkpoint=checkpoint,
         deterministic=deterministic,
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
-        **_choices(fresh=fresh, fit=fit),
-        **_outputs(report, save_models, silence, track, budget),
+        fresh=fresh,
+        **_outputs(report, save_models, silence, track, budget, fit=fit),
     )
     return _run(options, display_here(sys.stderr) if progress else NullDisplay())
 
@@ -163,18 +162,17 @@ def _sources(model: Any, data: str | None, curve: Any, **others: Any) -> dict[st
     return {"models": models, "data": data, "curve": sizes, **others}
 
 
-def _choices(*, fresh: bool, fit: str | None) -> dict[str, Any]:
-    return {"fresh": fresh, "fit": parsing.limits_of(fit, "fit")}
-
-
 def _outputs(
     report: str | Path | None,
     save_models: str | Path | None,
     silence: Sequence[str],
     track: str | Sequence[str],
     budget: str | None,
+    *,
+    fit: str | None,
 ) -> dict[str, Any]:
     return {
+        "fit": parsing.limits_of(fit, "fit"),
         "limits": parsing.limits_of(budget),
         "silenced": parsing.silenced_of(silence),
         "report": parsing.report_of(report),

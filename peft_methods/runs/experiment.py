@@ -15,7 +15,12 @@ from peft_methods.runs.events import Event
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.isolation.marks import differs_when_fresh
 from peft_methods.runs.plan import RunGroup, longest_first, no_gpu_reason, with_more_seeds
-from peft_methods.runs.preparations import Preparations, with_prediction, within_limits
+from peft_methods.runs.preparations import (
+    Preparations,
+    with_prediction,
+    within_limits,
+    without_estimate,
+)
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
@@ -240,6 +245,7 @@ class Experiment:
             *self._set_aside,
             *filter(None, [cache_notice()]),
             *self._earlier.warnings,
+            *without_estimate(self.preparations, self.tasks, self.options.fit),
             *self._devices.notes,
             *self._scheduler.executor.notes,
             *self._scheduler.warnings,

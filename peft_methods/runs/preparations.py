@@ -11,7 +11,7 @@ from peft_methods.runs.cost_model import expected_seconds
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.plan import RunGroup
-from peft_methods.runs.predicted import Limits, Prediction, reason_to_leave_out
+from peft_methods.runs.predicted import MEMORY, Limits, Prediction, reason_to_leave_out
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.scheduler import Scheduler
@@ -70,6 +70,25 @@ def within_limits(
         if reason := reason_to_leave_out(prediction, limits, seconds):
             unsupported.setdefault(task.method.name, reason)
     return replace(prepared, unsupported=unsupported)
+
+
+def without_estimate(
+    preparations: Mapping[str, PreparedRecipe], tasks: Sequence[RunGroup], limits: Limits
+) -> list[str]:
+    """Return a note that names the runs for which a limit on memory could not be checked."""
+    known = [task for task in tasks if task.recipe.name in preparations and MEMORY in limits]
+    names = [
+        "-".join(task.name)
+        for task in known
+        if task.method.name not in preparations[task.recipe.name].predicted
+        and task.method.name not in preparations[task.recipe.name].unsupported
+    ]
+    if not names:
+        return []
+    return [
+        f"memory={limits[MEMORY].written} was not checked for {', '.join(names)}: there is no "
+        "estimate of the memory"
+    ]
 
 
 def with_prediction(run: RunSpec, preparations: Mapping[str, PreparedRecipe]) -> RunSpec:
