@@ -8,10 +8,11 @@ import shutil
 import sys
 from typing import Any
 
-from peft_methods.cli.parsing import file_of, names_of
+from peft_methods.cli.parsing import file_of, names_of, path_of
 from peft_methods.cli.setting_help import with_change
 from peft_methods.report.text.layout import WIDTH_OF_A_LOG
 from peft_methods.utils.errors import OptionError, PeftMethodsError
+from peft_methods.utils.sanitize import visible
 
 ALL = "all"  # methods
 OPTIONS = {
@@ -34,11 +35,12 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         help="what training will cost: memory, time, and whether it fits into a GPU",
         description="Estimate what each method's training needs: memory with its parts, whether "
         "it fits into a GPU and what would make it fit, time and energy. It needs no GPU, no "
-        "weights and no download beyond a config. Exit code: 0, 1 if no method can be estimated, "
-        "2 for an unusable model or data, 4 for a bad option.",
+        "weights and no download beyond a config. Exit code: 0, 1 if nothing can be estimated or "
+        "compared, 2 for an unusable model or data, 4 for a bad option.",
     )
     command.add_argument(
         "model",
+        nargs="?",
         metavar="MODEL",
         help="a hub id, a folder with config.json, that file, or a preset such as roberta-base",
     )
@@ -75,13 +77,18 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         "--trust-remote-code", action="store_true", help="run Python code that comes with the model"
     )
     command.add_argument("--json", metavar="FILE", help="write everything as JSON")
+    command.add_argument(
+        "--validate",
+        metavar="RESULTS",
+        help="compare estimates with the records in this folder instead, without a MODEL",
+    )
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print estimates. Raises `PeftMethodsError` for wrong input, with the option to change."""
     try:
-        return _run(arguments)
+        return _run(arguments) if arguments.validate is None else _validate(arguments)
     except PeftMethodsError as error:
         if not error.setting:
             raise
@@ -90,6 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.model is None:
+        raise OptionError("name a MODEL: a hub id, a folder with config.json or a preset.")
     from peft_methods.estimation.api import estimate
     from peft_methods.report.text.estimate import estimates_text
 
@@ -114,6 +123,26 @@ def _run(arguments: argparse.Namespace) -> int:
     if file is not None:
         estimates.write_json(file)
     return ESTIMATED if any(one.memory is not None for one in estimates) else NOTHING
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    """Print the errors of estimates over stored records."""
+    if arguments.model is not None:
+        raise OptionError("--validate has no MODEL: its records name their models.")
+    from peft_methods.analysis.validation import validate
+    from peft_methods.estimation.estimator import default_estimator
+    from peft_methods.report.text.estimate_errors import validation_text
+    from peft_methods.runs.store import Store
+
+    folder = path_of(arguments.validate, "validate")
+    if not folder.is_dir():
+        raise OptionError(f"--validate {arguments.validate!r}: there is no such folder.")
+    records, bad = Store(folder).records()
+    for one in bad:
+        print(visible(str(one)), file=sys.stderr)
+    found = validate(records, default_estimator())
+    print(validation_text(found, shutil.get_terminal_size((WIDTH_OF_A_LOG, 24)).columns))
+    return ESTIMATED if found.errors else NOTHING
 
 
 def _number(text: str | None, option: str) -> int | None:

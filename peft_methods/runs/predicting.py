@@ -29,31 +29,28 @@ def predictions(recipe: Recipe, methods: Sequence[Method], engine: str) -> dict[
     whatever goes wrong with one, the run takes place without it.
     """
     found = {}
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     try:
-        estimator = default_estimator()
-        recipe, gpu = with_own_rows(recipe), _gpu(estimator)
+        estimator, recipe = default_estimator(), with_own_rows(recipe)
     except Exception:  # without an estimate the runs take place as before
         return {}
     for method in methods:
-        case = Case(recipe, method, choose_engine(engine, DEVICE), estimator, gpu, 0)
         try:
-            found[method.name] = _prediction(case)
+            found[method.name] = prediction_of(recipe, method, engine, name, estimator)
         except Exception:
             continue
     return found
 
 
-def _gpu(estimator: Estimator) -> Gpu | None:
-    if not torch.cuda.is_available():
-        return None
-    try:
-        device = estimator.device(torch.cuda.get_device_name())
-    except PeftMethodsError:
-        return None
-    return Gpu(device.name, device.memory_bytes, device)
+def prediction_of(
+    recipe: Recipe, method: Method, engine: str, device_name: str, estimator: Estimator
+) -> Prediction:
+    """Predict a run. It has a time if the rates of the device are known.
 
-
-def _prediction(case: Case) -> Prediction:
+    Raises whatever the estimate of its memory raises.
+    """
+    gpu = _gpu(device_name, estimator)
+    case = Case(recipe, method, choose_engine(engine, DEVICE), estimator, gpu, 0)
     memory, time = case.run.memory, case.time
     known = Prediction(
         memory.allocated.expected, memory.allocated.low, memory.allocated.high, case.needed
@@ -68,3 +65,12 @@ def _prediction(case: Case) -> Prediction:
         high_seconds=seconds.high,
         basis=time.basis,
     )
+
+
+def _gpu(name: str, estimator: Estimator) -> Gpu | None:
+    """Return the device of this name; None for one whose rates are unknown."""
+    try:
+        device = estimator.device(name)
+    except PeftMethodsError:
+        return None
+    return Gpu(device.name, device.memory_bytes, device)

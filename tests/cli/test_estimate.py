@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from estimate_builders import FormulaEstimator, refusing
 
+from builders import runs
 from peft_methods.__main__ import main
+from peft_methods.runs.record import record_without_result
+from peft_methods.runs.store import Store
 
 BASE = ["estimate", "roberta-base", "--method", "full,lora,qlora"]
 
@@ -72,6 +76,42 @@ def test_methods_that_cannot_be_are_rows(
     formulas.failing |= {"full": refusing("too"), "qlora": refusing("too")}
     assert main(BASE) == 1
     assert "QLoRA: no estimate: too" in capsys.readouterr().out
+
+
+def test_validation_compares_with_records(
+    tmp_path: Path,
+    tiny_recipe: Path,
+    formulas: FormulaEstimator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("peft_methods.estimation.estimator.default_estimator", lambda: formulas)
+    store = Store(tmp_path / "results")
+    store.prepare()
+    for method in ("lora", "full"):
+        for run in runs(tiny_recipe, method):
+            on_gpu = replace(run, device="cuda")
+            recipe, rows = run.recipe, run.recipe.budget.batch_size
+            known = formulas.memory(
+                recipe, run.method, engine="", batch_size=rows, length=recipe.data.max_length
+            )
+            peak = 1.05 * known.memory.peak
+            record = replace(
+                record_without_result(on_gpu, "failed", ""),
+                status="ok",
+                metrics={"peak_memory_bytes": peak},
+            )
+            store.write(record)
+    assert main(["estimate", "--validate", str(store.folder)]) == 0
+    out = capsys.readouterr().out
+    assert "finished runs on GPUs" in out
+    assert "Errors of the peak" in out
+    assert out.count("4.8%") == 3 * 4  # median, 95 % and worst, of all, two methods and the model
+    assert {"all", "LoRA", "Full"} <= {line.split()[0] for line in out.splitlines() if line.split()}
+    assert main(["estimate", "--validate", str(tmp_path)]) == 1
+    assert main(["estimate", "--validate", "nowhere"]) == 4
+    assert main(["estimate"]) == 4
+    assert "name a MODEL" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
