@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +84,16 @@ class FormulaEstimator:
         ]
         return StepProgram(operations, rows, tokens)
 
-    def step(self, program: StepProgram, device: Device) -> StepTime:
-        return StepTime(around(program.flops / RATE, 0.1), 70.0, "datasheet")
+    def step(
+        self, program: StepProgram, device: Device, *, recipe: Recipe, engine: str
+    ) -> StepTime:
+        return StepTime(around(program.flops / RATE, 0.1), around(70.0, 0.2), "datasheet")
+
+    def epoch(
+        self, steps: Mapping[int, Interval], lengths: Sequence[int], recipe: Recipe
+    ) -> Interval:
+        batches, each = -(-len(lengths) // recipe.budget.batch_size), steps[min(steps)]
+        return Interval(each.low * batches, each.expected * batches, each.high * batches)
 
     def device(self, name: str) -> Device:
         if name.casefold() != "t4":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from peft_methods.estimation import question, rows
-from peft_methods.estimation.estimator import Estimator, RunMemory
+from peft_methods.estimation.estimator import Device, Estimator, RunMemory, StepTime
 from peft_methods.estimation.fitting import Needed, largest_that_fits, needed_bytes
 from peft_methods.estimation.gpu import Gpu
 from peft_methods.estimation.operations import StepProgram
@@ -59,21 +59,16 @@ class Case:
     @cached_property
     def program(self) -> StepProgram:
         """The program of a usual batch."""
-        usual = rows.usual_row(self.recipe)
-        return (
-            self.run.program if usual == self.length else self._run(self.batch_size, usual).program
-        )
+        return self._program(rows.usual_row(self.recipe))
+
+    def _program(self, length: int) -> StepProgram:
+        run = self.run if length == self.length else self._run(self.batch_size, length)
+        return run.program
 
     @property
     def _epochs(self) -> int:
         """The passes over the rows that cost time: one, if features are stored."""
         return 1 if self.method.info.stores_features else self.recipe.budget.epochs
-
-    @cached_property
-    def batches(self) -> int | None:
-        """The batches of an epoch; None where the number of rows is unknown."""
-        count = rows.train_rows(self.recipe)
-        return None if count is None else math.ceil(count / self.batch_size)
 
     @property
     def flops_a_row(self) -> float:
@@ -84,19 +79,28 @@ class Case:
     def time(self) -> TimeEstimate | None:
         """The time; None on a device whose rates are unknown, or with unknown rows."""
         device = None if self.gpu is None else self.gpu.device
-        if device is None or self.batches is None:
+        lengths = rows.row_lengths(self.recipe)
+        if device is None or lengths is None:
             return None
-        step = self.estimator.step(self.program, device)
-        batch = step.seconds
-        steps = self.recipe.budget.gradient_accumulation
-        if steps > 1:  # the optimizer acts once in so many batches
-            others = [one for one in self.program.operations if one.part != "optimizer"]
-            without = self.estimator.step(replace(self.program, operations=others), device).seconds
-            batch = _between(batch, without, 1 / steps)
-        epoch = _times(batch, self.batches)
-        train = _times(epoch, self._epochs)
+        usual = rows.usual_row(self.recipe)
+        steps = {one: self._step(one, device) for one in {usual, self.length}}
+        seconds = {length: step.seconds for length, step in steps.items()}
+        epoch = self.estimator.epoch(seconds, lengths, self.recipe)
+        train = _times(epoch, Interval(*[self._epochs] * 3))
+        step = steps[usual]
         energy = None if step.watts is None else _times(train, step.watts)
-        return TimeEstimate(batch, epoch, train, energy, step.basis)
+        return TimeEstimate(step.seconds, epoch, train, energy, step.basis)
+
+    def _step(self, length: int, device: Device) -> StepTime:
+        """Return the seconds of a batch with its share of an optimizer step."""
+        program, steps = self._program(length), self.recipe.budget.gradient_accumulation
+        how: dict[str, Any] = {"recipe": self.recipe, "engine": self.engine}
+        whole = self.estimator.step(program, device, **how)
+        if steps == 1:
+            return whole
+        passes = [one for one in program.operations if one.part != "optimizer"]
+        without = self.estimator.step(replace(program, operations=passes), device, **how)
+        return replace(whole, seconds=_between(whole.seconds, without.seconds, 1 / steps))
 
     def largest_batch(self) -> int:
         """Return the largest batch of this length that fits into the GPU."""
@@ -133,8 +137,8 @@ class Case:
         return replace(self, recipe=recipe)
 
 
-def _times(interval: Interval, factor: float) -> Interval:
-    return Interval(interval.low * factor, interval.expected * factor, interval.high * factor)
+def _times(one: Interval, other: Interval) -> Interval:
+    return Interval(one.low * other.low, one.expected * other.expected, one.high * other.high)
 
 
 def _between(whole: Interval, part: Interval, share: float) -> Interval:

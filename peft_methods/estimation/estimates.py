@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from peft_methods.estimation.fitting import verdict_of
 from peft_methods.estimation.gpu import Gpu
 from peft_methods.estimation.operations import StepProgram
 from peft_methods.estimation.question import Question
-from peft_methods.estimation.results import Fit, MethodEstimate
+from peft_methods.estimation.results import Fit, Interval, MethodEstimate
 from peft_methods.estimation.rows import UNKNOWN_LENGTHS, train_rows, with_own_rows
 from peft_methods.estimation.ways import ways_to_fit
 from peft_methods.methods.base import Method
@@ -149,8 +149,13 @@ class _Remembering:
             self._known[key] = self._estimator.memory(recipe, method, **settings)
         return self._known[key]
 
-    def step(self, program: StepProgram, device: Device) -> StepTime:
-        return self._estimator.step(program, device)
+    def step(self, program: StepProgram, device: Device, **how: Any) -> StepTime:
+        return self._estimator.step(program, device, **how)
+
+    def epoch(
+        self, steps: Mapping[int, Interval], lengths: Sequence[int], recipe: Recipe
+    ) -> Interval:
+        return self._estimator.epoch(steps, lengths, recipe)
 
     def device(self, name: str) -> Device:
         return self._estimator.device(name)

@@ -9,6 +9,8 @@ from peft_methods.estimation.results import Basis, Interval, MemoryEstimate
 from peft_methods.utils.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from peft_methods.estimation.operations import StepProgram
     from peft_methods.methods.base import Method
     from peft_methods.recipes.schema import Recipe
@@ -42,7 +44,7 @@ class StepTime:
     """Seconds of one step on a device, its mean power (None where unknown), and their basis."""
 
     seconds: Interval
-    watts: float | None
+    watts: Interval | None
     basis: Basis
 
 
@@ -57,8 +59,18 @@ class Estimator(Protocol):
         Raises `PeftMethodsError` for a run that cannot be.
         """
 
-    def step(self, program: StepProgram, device: Device) -> StepTime:
-        """Estimate the seconds of a step."""
+    def step(
+        self, program: StepProgram, device: Device, *, recipe: Recipe, engine: str
+    ) -> StepTime:
+        """Estimate the seconds of a step that an engine runs."""
+
+    def epoch(
+        self, steps: Mapping[int, Interval], lengths: Sequence[int], recipe: Recipe
+    ) -> Interval:
+        """Estimate the seconds of an epoch over rows of these lengths.
+
+        `steps` has the seconds of a step by the length of its rows.
+        """
 
     def device(self, name: str) -> Device:
         """Return a device by name. Raises `OptionError` with the nearest name."""

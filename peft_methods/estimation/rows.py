@@ -60,6 +60,18 @@ def train_rows(recipe: Recipe) -> int | None:
     return None if recipe.data.train == "all" else recipe.data.train
 
 
+def row_lengths(recipe: Recipe) -> list[int] | None:
+    """Return the tokens of every row of an epoch, as batches see them; None if unknown."""
+    count, data = train_rows(recipe), recipe.data
+    if count is None:
+        return None
+    if recipe.budget.padding == "fixed" or data.token_lengths is None:
+        return [data.max_length] * count
+    places = np.linspace(0, len(data.token_lengths) - 1, count)
+    found = np.interp(places, range(len(data.token_lengths)), data.token_lengths)
+    return [int(one) for one in np.minimum(found, data.max_length).round()]
+
+
 def longest_row(recipe: Recipe) -> int:
     """Return the tokens of the longest batch, which decides the peak."""
     data, padding = recipe.data, recipe.budget.padding
