@@ -151,8 +151,7 @@ def compare(
         checkpoint=checkpoint,
         deterministic=deterministic,
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
-        fresh=fresh,
-        **_outputs(report, save_models, silence, track, budget, fit=fit),
+        **_outputs(report, save_models, silence, track, budget, fresh=fresh, fit=fit),
     )
     return _run(options, display_here(sys.stderr) if progress else NullDisplay())
 
@@ -169,9 +168,11 @@ def _outputs(
     track: str | Sequence[str],
     budget: str | None,
     *,
+    fresh: bool,
     fit: str | None,
 ) -> dict[str, Any]:
     return {
+        "fresh": fresh,
         "fit": parsing.limits_of(fit, "fit"),
         "limits": parsing.limits_of(budget),
         "silenced": parsing.silenced_of(silence),
