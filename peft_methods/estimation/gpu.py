@@ -9,7 +9,8 @@ from peft_methods.estimation.estimator import Device, Estimator
 from peft_methods.utils import units
 from peft_methods.utils.errors import OptionError
 
-SIZE = re.compile(r"\d+(\.\d+)?\s*[a-z]+", re.IGNORECASE)  # 16GB, but not 4090
+SIZE = re.compile(r"[\d.,]+\s*[kmgt]i?b?", re.IGNORECASE)  # 16GB, but not 4090 nor 3090 Ti
+ADVICE = "or give its memory, such as 16GB."
 SMALLEST, LARGEST = 1e8, 1e13  # bytes; anything else is another unit than was meant
 
 
@@ -29,7 +30,9 @@ def gpu_of(text: str, estimator: Estimator) -> Gpu:
         try:
             device = estimator.device(wanted)
         except OptionError as error:
-            raise OptionError(f"{error} Or give the memory, such as 16GB.", setting="gpu") from None
+            text = str(error)
+            advice = "" if ADVICE in text else f" O{ADVICE[1:]}"
+            raise OptionError(f"{text}{advice}", setting="gpu") from None
         return Gpu(device.name, device.memory_bytes, device)
     try:
         size = units.parse(wanted, "bytes")

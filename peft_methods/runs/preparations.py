@@ -34,7 +34,8 @@ class Preparations:
     ) -> PreparedRecipe:
         """Check a recipe for its tasks, and prefetch the runs `first`. Raises `DataError`.
 
-        A dry run takes any kept result. Without one, it needs the model's config and no weights.
+        A dry run takes any kept result. Without one, or to predict runs that the kept one does not,
+        it needs the model's config and no weights.
         """
         methods, is_dry = [task.method for task in tasks], self.options.dry_run
         nodes = None if self.options.trials else self.options.nodes
@@ -47,6 +48,8 @@ class Preparations:
         with self.progress.showing(last=False):
             engine = tasks[0].runs[0].engine if wanted else ""
             made = self.scheduler.prepare(recipe, methods, first, predicted_engine=engine)
+        if is_dry and kept is not None:
+            return replace(kept, predicted=made.predicted)
         if is_dry:
             return self.earlier.with_recorded_weights(made, tasks)
         if keys is not None:

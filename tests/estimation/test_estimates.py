@@ -178,8 +178,9 @@ def test_everything_is_json() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gpu": "T5"}, "unknown gpu 'T5'. Did you mean 'T4'?.*such as 16GB"),
-        ({"gpu": "16 sheep"}, "unknown unit 'sheep'"),
+        ({"gpu": "T5"}, "unknown gpu 'T5'. Did you mean 'T4'?.*Or give its memory"),
+        ({"gpu": "16 sheep"}, "unknown gpu '16 sheep'"),
+        ({"gpu": "1.2.3GB"}, "gpu '1.2.3GB' is not a number"),
         ({"gpu": "16MB"}, "should be the memory of a GPU"),
         ({"batch_size": -3}, "budget.batch_size = -3 should be a whole number from 1 to 65,536"),
         ({"batch_size": 10**9}, "budget.batch_size = 1,000,000,000 should be"),
