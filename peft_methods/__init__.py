@@ -6,7 +6,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 IS_REGISTRY = True  # importing this package imports none of what it offers
-__all__ = ["__version__", "compare", "load_trained"]
+__all__ = ["__version__", "compare", "estimate", "load_trained"]
 
 
 def __dir__() -> list[str]:
@@ -20,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from peft_methods.api import compare
 
         return compare
+    if name == "estimate":
+        from peft_methods.api import estimate
+
+        return estimate
     if name == "load_trained":
         from peft_methods.runs.export import load_trained
 

@@ -8,7 +8,17 @@ import sys
 from collections.abc import Sequence
 
 from peft_methods import __version__
-from peft_methods.cli import audit, cache, capabilities, convert, explain, listings, report, run
+from peft_methods.cli import (
+    audit,
+    cache,
+    capabilities,
+    convert,
+    estimate,
+    explain,
+    listings,
+    report,
+    run,
+)
 from peft_methods.cli.command_parser import BAD_OPTION, CommandParser
 from peft_methods.cli.encoding import make_printable
 from peft_methods.cli.setting_help import how_to_change_in_command, with_change
@@ -59,6 +69,7 @@ def _parsers() -> tuple[CommandParser, dict[str, CommandParser]]:
     run.add_command(commands)
     report.add_command(commands)
     audit.add_command(commands)
+    estimate.add_command(commands)
     explain.add_command(commands)
     listings.add_commands(commands)
     capabilities.add_command(commands)

@@ -26,9 +26,9 @@ an installed package can bring others. `deterministic` allows on a GPU only oper
 identical bits every time (on a CPU all do). Runs with a record in `results` from an earlier session
 are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state, so that a
 killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a run. One
-whose process was killed or GPU failed is retried `retries` times. `isolation`: "fresh" (a process
-for each run), or "warm" (a process does one run after another, as long as each leaves it as it
-was).
+whose process was killed or GPU failed is retried `retries` times. Runs that need more than `fit`
+("memory=16GB,time=2h") by estimate are skipped. `isolation`: "fresh" (a process for each
+run), or "warm" (a process does one run after another, as long as each leaves it as it was).
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
@@ -40,33 +40,20 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peft_methods.analysis.comparison import Comparison, comparison_of
-from peft_methods.analysis.constraints import Constraints
-from peft_methods.analysis.data_sets import DataSetSummary, summarize_data_sets
-from peft_methods.analysis.learning_curve import LearningCurve, curves_of, main_part
-from peft_methods.analysis.questions import Recommendation
-from peft_methods.analysis.recommendations import recommend
+from peft_methods.analysis.comparison import comparison_of
 from peft_methods.cli import parsing
-from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.deciding import seeds_to_decide
 from peft_methods.cli.execution import execution_of
 from peft_methods.cli.options import Options
+from peft_methods.cli.printable import PrintableComparison, PrintableEstimates
 from peft_methods.cli.setting_help import OPTIONS as COMMAND_LINE
 from peft_methods.cli.setting_help import with_change
-from peft_methods.report.charts import charts_across, charts_of
-from peft_methods.report.charts.base import Chart
-from peft_methods.report.html.page import build_report, write_report
-from peft_methods.report.html.snippet import html_table
-from peft_methods.report.requirements import check_libraries, has_libraries
-from peft_methods.report.text.comparison import markdown_table, terminal_table, tracked_tables
-from peft_methods.report.text.layout import Layout
+from peft_methods.report.text.comparison import tracked_tables
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import DEFAULT_RESULTS
 from peft_methods.runs.limits import DEFAULT_ISOLATION, DEFAULT_RETRIES
@@ -74,7 +61,7 @@ from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.notebook import display_here
 from peft_methods.utils.errors import PeftMethodsError
 
-DEFAULT_WIDTH = 100  # characters, where there is no terminal
+__all__ = ["PrintableComparison", "PrintableEstimates", "compare", "estimate", "how_to_change"]
 ARGUMENT_NAMES = {
     "budget.seeds": "seeds",
     "budget.vary": "vary",
@@ -87,88 +74,21 @@ ARGUMENT_NAMES = {
     "trackers": "track",
     "trials": "tune",
 }  # settings whose argument of `compare` has another name
-
-
-@dataclass(frozen=True)
-class PrintableComparison(Comparison):
-    """A comparison that prints as a table, also in a notebook.
-
-    `limits` restrict what it recommends.
-    """
-
-    limits: Constraints = field(default_factory=dict)
-
-    def table(self, columns: Sequence[str] = (), width: int | None = None) -> str:
-        """Format the comparison as it appears in the terminal.
-
-        `columns` are names such as "accuracy", "group" or "peak_memory_bytes"; without any, the
-        table has those that fit `width`, by default the width of the terminal. Raises `OptionError`
-        for an unknown name, with all that are allowed.
-        """
-        shown = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if width is None else width
-        layout = Layout(
-            parsing.columns_of(columns),
-            shown,
-            how_to_choose="Choose columns with table(columns=[...]).",
-        )
-        return terminal_table(self, self.limits, layout)
-
-    def recommendations(self) -> list[Recommendation]:
-        """Return recommendations for best quality, memory, speed and checkpoint size.
-
-        Of a learning curve, they are those of the largest size.
-        """
-        return recommend(main_part(self), self.limits)
-
-    def curves(self) -> list[LearningCurve]:
-        """Return the learning curves: quality by training rows, and what more rows bring."""
-        return curves_of(self)
-
-    def data_sets(self) -> DataSetSummary | None:
-        """Return the summary over several recipes; None for one."""
-        return summarize_data_sets(self)
-
-    def charts(self) -> list[Chart]:
-        """Create all charts, which notebooks display; needs the extra `report`."""
-        main = main_part(self)
-        charts = [chart for recipe in main.rankings for chart in charts_of(main, recipe)]
-        return [*charts, *charts_across(self)]
-
-    def report(self, folder: str | Path) -> Path:
-        """Write FOLDER/report.html with its charts and return its path.
-
-        Raises `OptionError` if the extra `report` is not installed.
-        """
-        check_libraries()
-        return write_report(build_report(self, self.limits), Path(folder), pytest_command)
-
-    def paper(self, path: str | Path) -> list[Path]:
-        """Write the comparison as a paper, FILE.pdf, with its source and figures; needs `paper`.
-
-        Returns the paths of all files. The extra `paper` must be installed.
-        """
-        from peft_methods.report.paper.document import write_paper
-
-        return write_paper(self, Path(path), self.limits)
-
-    def __repr__(self) -> str:
-        return self.table()
-
-    def _repr_markdown_(self) -> str:
-        return markdown_table(self, self.limits)
-
-    def _repr_html_(self) -> str | None:
-        """Return the report's table for a notebook; None without the extra `report`."""
-        return html_table(self, self.limits) if has_libraries("jinja2") else None
+ARGUMENTS_OF_ESTIMATE = {
+    "budget.batch_size": "batch_size",
+    "budget.gradient_checkpointing": "checkpointing",
+    "budget.precision": "precision",
+    "data.max_length": "max_length",
+}
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explained(how: Callable[[str], str] | None = None) -> Iterator[None]:
     """Context manager: add how to change its setting to the message of an error."""
     try:
         yield
     except PeftMethodsError as error:
-        if change := how_to_change(error.setting):
+        if change := (how or how_to_change)(error.setting):
             error.args = (with_change(str(error.args[0]), change), *error.args[1:])
         raise
 
@@ -206,6 +126,7 @@ def compare(
     decide: str | None = None,
     seeds_max: int | None = None,
     decide_time: str | float | None = None,
+    fit: str | None = None,
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
@@ -230,8 +151,7 @@ def compare(
         checkpoint=checkpoint,
         deterministic=deterministic,
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
-        fresh=fresh,
-        **_outputs(report, save_models, silence, track, budget),
+        **_outputs(report, save_models, silence, track, budget, fresh=fresh, fit=fit),
     )
     return _run(options, display_here(sys.stderr) if progress else NullDisplay())
 
@@ -247,8 +167,13 @@ def _outputs(
     silence: Sequence[str],
     track: str | Sequence[str],
     budget: str | None,
+    *,
+    fresh: bool,
+    fit: str | None,
 ) -> dict[str, Any]:
     return {
+        "fresh": fresh,
+        "fit": parsing.limits_of(fit, "fit"),
         "limits": parsing.limits_of(budget),
         "silenced": parsing.silenced_of(silence),
         "report": parsing.report_of(report),
@@ -298,3 +223,59 @@ def how_to_change(setting: str) -> str:
     if parameter is None:
         return f'settings=["{setting}=…"]'
     return f"{name}={'True' if parameter.default is False else '…'}"
+
+
+def _argument_of_estimate(setting: str) -> str:
+    """Name the argument of `estimate` for a setting."""
+    names = {**ARGUMENT_NAMES, **ARGUMENTS_OF_ESTIMATE}
+    name = names.get(setting, setting)
+    if not setting or name in inspect.signature(estimate).parameters:
+        return f"{name}=…" if setting else ""
+    return f'settings=["{setting}=…"]'
+
+
+@_explained(_argument_of_estimate)
+def estimate(
+    model: str,
+    *,
+    data: str | None = None,
+    recipe: str | None = None,
+    task: str | None = None,
+    methods: str | Sequence[str] = "all",
+    gpu: str | None = None,
+    batch_size: int | None = None,
+    max_length: int | None = None,
+    precision: str | None = None,
+    checkpointing: bool | None = None,
+    engine: str = "auto",
+    settings: Sequence[str] = (),
+    trust_remote_code: bool = False,
+) -> PrintableEstimates:
+    """Estimate what training a model by each method needs: memory, time, what fits into a GPU.
+
+    Nothing is trained, and of the model a config is enough: `model` is a hub id, a folder with
+    config.json, that file, or a preset such as "roberta-base". `recipe` is by default the usual one
+    for this kind of model; the other arguments replace parts of it. `methods` are names, families
+    or patterns. `gpu` is a name ("T4"), or a size ("16GB"), with which there are no times.
+    `checkpointing` is gradient checkpointing. Returns a tuple of `MethodEstimate`, in bytes and
+    seconds, which prints as a table. A method that cannot be estimated has its reason as `problem`.
+    Raises `PeftMethodsError` for wrong input.
+    """
+    from peft_methods.estimation import api
+
+    found = api.estimate(
+        model,
+        data=data,
+        recipe=recipe,
+        task=task,
+        methods=methods,
+        gpu=gpu,
+        batch_size=batch_size,
+        max_length=max_length,
+        precision=precision,
+        checkpointing=checkpointing,
+        engine=engine,
+        settings=settings,
+        trust_remote_code=trust_remote_code,
+    )
+    return PrintableEstimates.of(found, found.question, found.gpu, found.notes)

@@ -168,7 +168,7 @@ def test_how_to_change_covers_every_option() -> None:
 def test_failed_preparation_names_the_option_of_its_setting(
     run: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **more: Any) -> None:
         raise DataError("the texts are too long.", setting="data.max_length")
 
     monkeypatch.setattr("peft_methods.runs.scheduler.Scheduler.prepare", fail)

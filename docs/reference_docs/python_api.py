@@ -12,7 +12,15 @@ import peft_methods
 from peft_methods import api, plugin
 from peft_methods.analysis.checks.rule import Finding
 from peft_methods.analysis.comparison import Comparison
-from peft_methods.api import PrintableComparison
+from peft_methods.api import PrintableComparison, PrintableEstimates
+from peft_methods.estimation.results import (
+    Fit,
+    Interval,
+    MemoryEstimate,
+    MethodEstimate,
+    TimeEstimate,
+    Way,
+)
 from peft_methods.methods import ApplyContext, DefaultRate, Method, MethodInfo, ParamGroup
 from peft_methods.runs.executors.base import Executor, Resources
 from peft_methods.runs.record import Record
@@ -22,8 +30,12 @@ from peft_methods.training.engine import Engine
 from peft_methods.utils.errors import DataError, OptionError, PeftMethodsError
 from reference_docs.markdown import code, codes, paragraphs, table
 
-FUNCTIONS: tuple[Callable[..., Any], ...] = (api.compare, peft_methods.load_trained)
-USED = (PrintableComparison, Comparison, Record, Finding, PeftMethodsError, OptionError, DataError)
+FUNCTIONS: tuple[Callable[..., Any], ...] = (api.compare, api.estimate, peft_methods.load_trained)
+USED = (
+    *(PrintableComparison, Comparison, Record, Finding),
+    *(PrintableEstimates, MethodEstimate, MemoryEstimate, TimeEstimate, Interval, Fit, Way),
+    *(PeftMethodsError, OptionError, DataError),
+)
 CONTRACTS = (
     *(Method, MethodInfo, DefaultRate, ApplyContext, ParamGroup),
     *(Task, Metric, LossSum, Quality),

@@ -40,35 +40,36 @@ class Constraint:
 Constraints = dict[str, Constraint]  # keys "memory" and "time", both optional
 
 
-def parse_constraints(text: str) -> Constraints:
-    """Parse 'memory=8GB,time=10min'. Raises `OptionError`."""
+def parse_constraints(text: str, setting: str = "budget") -> Constraints:
+    """Parse 'memory=8GB,time=10min', the value of a setting. Raises `OptionError`."""
     limits: Constraints = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
             raise OptionError(
-                f"budget {part.strip()!r} must have the form NAME=VALUE, "
+                f"{setting} {part.strip()!r} must have the form NAME=VALUE, "
                 "for example memory=8GB,time=10min.",
-                setting="budget",
+                setting=setting,
             )
         if name not in UNITS:
-            raise OptionError(f"budget: {unknown('limit', name, UNITS)}", setting="budget")
+            raise OptionError(f"{setting}: {unknown('limit', name, UNITS)}", setting=setting)
         if name in limits:
-            raise OptionError(f"budget has two limits for {name}; give only one.", setting="budget")
-        limits[name] = Constraint(value, _quantity(name, value))
+            text = f"{setting} has two limits for {name}; give only one."
+            raise OptionError(text, setting=setting)
+        limits[name] = Constraint(value, _quantity(name, value, setting))
     return limits
 
 
-def _quantity(name: str, text: str) -> float:
+def _quantity(name: str, text: str, setting: str) -> float:
     """Parse '8GB' as 8e9. Units are accepted in any case."""
     units = {unit.lower(): factor for unit, factor in UNITS[name].items()}
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)", text, re.ASCII)
     if match is None or match[2].lower() not in units or float(match[1]) == 0:
         example = "8GB" if name == "memory" else "10min"
         raise OptionError(
-            f"budget {name}={text!r} must be a number above 0 with a unit, "
+            f"{setting} {name}={text!r} must be a number above 0 with a unit, "
             f"for example {example}. Units: {', '.join(UNITS[name])}.",
-            setting="budget",
+            setting=setting,
         )
     return float(match[1]) * units[match[2].lower()]
 

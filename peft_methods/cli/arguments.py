@@ -98,7 +98,7 @@ def _add_execution(group: OptionGroup) -> None:
     group.addoption(
         "--peft-dry-run",
         action="store_true",
-        help="print the runs and how long they may take; train nothing",
+        help="print the runs, how long they may take and their memory on a GPU; train nothing",
     )
     group.addoption(
         "--peft-results",
@@ -263,6 +263,11 @@ def _add_regression_check(group: OptionGroup) -> None:
         "--peft-budget",
         metavar="LIMITS",
         help="recommend only methods within these limits, e.g. memory=8GB,time=10min",
+    )
+    group.addoption(
+        "--peft-fit",
+        metavar="LIMITS",
+        help="skip runs that need more by estimate, e.g. memory=16GB,time=2h",
     )
     group.addoption(
         "--peft-margin",

@@ -76,6 +76,7 @@ class Options:
     report: Path | None = None
     paper: Path | None = None
     limits: Constraints = field(default_factory=dict)
+    fit: Constraints = field(default_factory=dict)
     margin: float = MARGIN
     seeds_max: int | None = None
     decide_seconds: float | None = None
@@ -104,6 +105,7 @@ class Options:
     def experiment(self) -> ExperimentOptions:
         """Return the options of the experiment."""
         from peft_methods.runs.experiment_options import ExperimentOptions
+        from peft_methods.runs.predicted import Limit
 
         return ExperimentOptions(
             results=self.results,
@@ -121,6 +123,7 @@ class Options:
             adding_seconds=self.decide_seconds,
             isolation=self.isolation,
             dry_run=self.dry_run,
+            fit={name: Limit(one.written, one.most) for name, one in self.fit.items()},
         )
 
     def more_seeds(self) -> MoreSeeds | None:
@@ -217,6 +220,7 @@ def read_options(config: pytest.Config) -> Options:
         report=values.report_of(option.peft_report),
         paper=values.paper_of(option.peft_paper),
         limits=values.limits_of(option.peft_budget),
+        fit=values.limits_of(option.peft_fit, "fit"),
         **adding,
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),

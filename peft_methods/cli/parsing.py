@@ -188,13 +188,13 @@ def columns_of(values: str | Sequence[str]) -> tuple[str, ...]:
     return check_columns(names_of([values] if isinstance(values, str) else values, "columns"))
 
 
-def limits_of(text: str | None) -> Constraints:
-    """Parse the constraints on recommendations."""
+def limits_of(text: str | None, setting: str = "budget") -> Constraints:
+    """Parse limits on memory and time: those of recommendations, or of the runs to train."""
     if text is None:
         return {}
     from peft_methods.analysis.constraints import parse_constraints
 
-    return parse_constraints(text)
+    return parse_constraints(text, setting)
 
 
 def margin_of(text: str | None) -> float:

@@ -30,7 +30,7 @@ OPTION_NAMES = {
 OPTIONS = frozenset(
     {
         *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code"),
-        *("vary", "curve", "dry_run"),
+        *("vary", "curve", "dry_run", "fit"),
         *("results", "resume", "fresh", "workers", "devices", "executor", "timeout", "retries"),
         *("slurm", "detach", "isolation"),
         *("ray_address", "ray_kind"),

@@ -15,7 +15,12 @@ from peft_methods.runs.events import Event
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.isolation.marks import differs_when_fresh
 from peft_methods.runs.plan import RunGroup, longest_first, no_gpu_reason, with_more_seeds
-from peft_methods.runs.preparations import Preparations
+from peft_methods.runs.preparations import (
+    Preparations,
+    with_prediction,
+    within_limits,
+    without_estimate,
+)
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
@@ -84,7 +89,8 @@ class Experiment:
         for recipe in waiting.values():
             tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
             try:
-                self.preparations[recipe.name] = make.of(recipe, tasks, first)
+                made = make.of(recipe, tasks, first)
+                self.preparations[recipe.name] = within_limits(made, tasks, self.options.fit)
             except DataError as error:
                 self.errors[recipe.name] = error
 
@@ -131,7 +137,7 @@ class Experiment:
         The caller puts the longest first, so that none is left running alone at the end.
         """
         missing = [
-            run
+            with_prediction(run, self.preparations)
             for run in runs
             if not self._earlier.reuse(run, self.preparations[run.recipe.name], self._scheduler)
         ]
@@ -239,6 +245,7 @@ class Experiment:
             *self._set_aside,
             *filter(None, [cache_notice()]),
             *self._earlier.warnings,
+            *without_estimate(self.preparations, self.tasks, self.options.fit),
             *self._devices.notes,
             *self._scheduler.executor.notes,
             *self._scheduler.warnings,

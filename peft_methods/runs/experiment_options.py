@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft_methods.runs.executors.base import Request
 from peft_methods.runs.executors.registry import LOCAL, SLURM
 from peft_methods.runs.limits import DEFAULT_ISOLATION, DEFAULT_RETRIES
+from peft_methods.runs.predicted import Limits
 
 DEFAULT_RESULTS = Path(".peft/results")
 
@@ -22,7 +23,7 @@ class ExperimentOptions:
     `adding_seconds` is the time after which no further seeds are added. `devices` are the UUIDs of
     the GPUs to use; by default all of a kind. `isolation` is FRESH for a process each, WARM if
     runs may follow one another in a process that each of them leaves clean. A `dry_run` trains
-    nothing: it needs no weights of any model.
+    nothing: it needs no weights of any model. Runs that would exceed a limit of `fit` are skipped.
     """
 
     results: Path = DEFAULT_RESULTS
@@ -40,6 +41,11 @@ class ExperimentOptions:
     adding_seconds: float | None = None
     isolation: str = DEFAULT_ISOLATION
     dry_run: bool = False
+    fit: Limits = field(default_factory=dict)
+
+    def predicts(self, device: str) -> bool:
+        """Whether the cost of runs is predicted: for a plan, for limits, and for GPUs."""
+        return self.dry_run or bool(self.fit) or device != "cpu"
 
     @property
     def nodes(self) -> str | None:

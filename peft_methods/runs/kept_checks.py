@@ -27,7 +27,8 @@ from peft_methods.utils.files import path_of
 from peft_methods.utils.validation import adapter
 
 KIND = "prepared"  # the cache's folder
-PREPARE = "peft_methods.runs.prepare"  # makes the results; its imports count
+# Make the results; their imports count.
+PREPARE, PREDICTING = "peft_methods.runs.prepare", "peft_methods.runs.predicting"
 READERS = ("pandas", "pyarrow", "safetensors", "tokenizers")  # packages beside the run's own
 MAX_KEPT = 512  # of the cache's folder, one for each method of a recipe: a few KiB
 MAX_FILES, MAX_BYTES = 1000, 4 * 2**30  # of a source; the files of larger ones are not read twice
@@ -76,7 +77,8 @@ def keys_of(
                 "sources": {source: digests[source] for source in _sources(needed[method.name])},
                 "method": [method.name, repr(asdict(method))],
                 "code": code_fingerprint(
-                    PREPARE, method, *(TASKS[one.task] for one in needed[method.name])
+                    *(PREPARE, PREDICTING, method),
+                    *(TASKS[one.task] for one in needed[method.name]),
                 ),
                 **shared,
             }
@@ -114,21 +116,25 @@ def keep(keys: Keys, prepared: PreparedRecipe) -> None:
     """Keep a result in the cache: for each method its unsupported reason and all facts."""
     for name, key in keys.items():
         own = {one: why for one, why in prepared.unsupported.items() if one == name}
-        cached_value(KIND, key, partial(asdict, replace(prepared, unsupported=own)), MAX_KEPT)
+        cost = {one: found for one, found in prepared.predicted.items() if one == name}
+        kept = replace(prepared, unsupported=own, predicted=cost)
+        cached_value(KIND, key, partial(asdict, kept), MAX_KEPT)
 
 
 def _together(parts: Sequence[PreparedRecipe]) -> PreparedRecipe:
     """Return one result for all methods. Facts differ by the methods that were checked along."""
     unsupported = {name: why for one in parts for name, why in one.unsupported.items()}
+    predicted = {name: cost for one in parts for name, cost in one.predicted.items()}
+    whole = replace(parts[0], unsupported=unsupported, predicted=predicted, facts=None)
     known = [one.facts for one in parts if one.facts is not None]
     if len(known) < len(parts):
-        return replace(parts[0], unsupported=unsupported, facts=None)
+        return whole
     facts = replace(
         known[0],
         weights={name: digest for one in known for name, digest in one.weights.items()},
         data={name: digest for one in known for name, digest in one.data.items()},
     )
-    return replace(parts[0], unsupported=unsupported, facts=facts)
+    return replace(whole, facts=facts)
 
 
 def _missing() -> Any:

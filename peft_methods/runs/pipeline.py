@@ -27,7 +27,7 @@ from peft_methods.runs.isolation.kept import Kept, without_seed
 from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.placement import model_of, place
 from peft_methods.runs.prepare import Prefetched, plain_facts, set_up_process
-from peft_methods.runs.record import Record
+from peft_methods.runs.record import Record, beside_spec
 from peft_methods.runs.reuse import sign, unsign
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.saved_size import saved_size
@@ -261,7 +261,7 @@ def _record(
         message="; ".join(found.notes),
         fingerprint=loaded.fingerprint,
         tuning=run.tuning,
-        seed_plan=run.seed_plan,
+        **beside_spec(run),
         metrics={
             **outcome.quality_metrics(TASKS[run.recipe.task], found.quality, training),
             **found.further,

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import DataFacts, TextData, TokenData
 from peft_methods.methods.base import Method
+from peft_methods.methods.row_length import too_long
 from peft_methods.models import loading
 from peft_methods.models.host_threads import set_on_gpu
 from peft_methods.models.tokenizer import load_tokenizer, tokenizer_digest
@@ -91,7 +92,7 @@ def _prepare(
         tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
     reasons = {
         one.name: unsupported(one, base.architecture, device, recipe.budget)
-        or _too_long(base, recipe, one)
+        or too_long(base.longest, recipe.data.max_length, one)
         for one in methods
     }
     forward_seconds = forward_time.timed_seconds(texts, base, recipe, least) if is_timed else least
@@ -135,18 +136,6 @@ def _base(
     if without_weights and forward_time.can_be_timed(base.model):
         return loading.with_drawn_weights(base, recipe.model, head, device)
     return base
-
-
-def _too_long(base: loading.LoadedModel, recipe: Recipe, method: Method) -> str | None:
-    """Return why the rows and a method's virtual tokens are too long for the model, or None."""
-    limit = base.longest
-    longest = recipe.data.max_length + method.virtual_tokens
-    if method.virtual_tokens == 0 or limit is None or longest <= limit:
-        return None
-    return (
-        f"{method.title} adds {method.virtual_tokens} tokens to each row, and this model reads at "
-        f"most {limit}: set data.max_length = {limit - method.virtual_tokens} or less"
-    )
 
 
 def _quantized(

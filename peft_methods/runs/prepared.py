@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from peft_methods.runs.predicted import Prediction
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class PreparedRecipe:
     and model, and `matmul_flops_per_second` the device's rate in bf16 matrix products (None on a
     CPU). `facts` are for fingerprints. Unless `is_timed`, `forward_seconds` was computed from the
     model's sizes: it takes at least that long, and `start_seconds` leaves out its weights.
+    `predicted` has estimates of the methods' cost, by name, if any were made.
     `has_weights` is False for a dry run: the digests of weights are missing, or those of records.
     """
 
@@ -43,3 +46,4 @@ class PreparedRecipe:
     facts: Fingerprints | None = None
     is_timed: bool = True
     has_weights: bool = True
+    predicted: dict[str, Prediction] = field(default_factory=dict)

@@ -25,13 +25,18 @@ class RecipeChecks:
     retries: int
 
     def prepare(
-        self, recipe: Recipe, methods: Sequence[Method], first: Sequence[RunJob] = ()
+        self,
+        recipe: Recipe,
+        methods: Sequence[Method],
+        first: Sequence[RunJob] = (),
+        predicted_engine: str = "",
     ) -> PreparedRecipe:
         """Check a recipe. Raises `DataError`.
 
         `first` are the jobs that will probably be the first to run; they are prefetched meanwhile.
+        With `predicted_engine`, runs by this engine are predicted.
         """
-        job = self.requests.prepare_job(recipe, methods)
+        job = self.requests.prepare_job(recipe, methods, predicted_engine)
         result = self._attempt(job, first)
         for _ in range(self.retries):
             if isinstance(result, Failure) and result.may_pass:

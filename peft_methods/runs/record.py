@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, InstanceOf
 
 from peft_methods.runs.migrations import migrate_record
+from peft_methods.runs.predicted import Prediction, quoted_in_advice
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec import Role, RunSpec
 from peft_methods.training.evidence import Evidence
@@ -34,7 +35,8 @@ class Record:
 
     `data` and `environment` describe the training data and the machine. `tuning` describes the
     search for hyperparameters; None means that the recipe's own were used. `seed_plan` is set if
-    the session adds seeds until the comparison is decided. `attempts` describes how
+    the session adds seeds until the comparison is decided. `predicted` is the estimate of the cost
+    that was made before the run, None without one. `attempts` describes how
     earlier attempts at the run ended. `stack` holds the stacks of a stuck or crashed process, with
     paths that start at the package.
 
@@ -60,6 +62,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     tuning: dict[str, Any] | None = None
     seed_plan: SeedPlan | None = None
+    predicted: Prediction | None = None
     attempts: tuple[str, ...] = ()
     stack: str = ""
     finished: float = field(default_factory=time.time)
@@ -110,8 +113,10 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, in the current schema version."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "reused"}
-        plan = None if self.seed_plan is None else asdict(self.seed_plan)
-        own = {"spec": self.spec.to_json(), "evidence": asdict(self.evidence), "seed_plan": plan}
+        own: dict[str, Any] = {"spec": self.spec.to_json(), "evidence": asdict(self.evidence)}
+        for name in ("seed_plan", "predicted"):
+            found = getattr(self, name)
+            own[name] = None if found is None else asdict(found)
         return values | own
 
     @classmethod
@@ -132,4 +137,11 @@ def record_without_result(run: RunSpec, status: Status, message: str, **more: An
     Each attempt gets a unique name, since two sessions may fail at once.
     """
     fingerprint = f"{run.key}-{status}-{uuid.uuid4().hex[:8]}"
-    return Record(run, status, fingerprint, message, seed_plan=run.seed_plan, **more)
+    if status == "oom" and run.predicted is not None:
+        message = f"{message} {quoted_in_advice(run.predicted)}".strip()
+    return Record(run, status, fingerprint, message, **beside_spec(run), **more)
+
+
+def beside_spec(run: RunSpec) -> dict[str, Any]:
+    """Return what a record keeps of a run beside its spec: how it was planned and predicted."""
+    return {"seed_plan": run.seed_plan, "predicted": run.predicted}

@@ -38,8 +38,10 @@ class RunRequests:
     isolation: str = FRESH
     without_weights: bool = False
 
-    def prepare_job(self, recipe: Recipe, methods: Sequence[Method]) -> PrepareJob:
-        """Return the job that checks a recipe."""
+    def prepare_job(
+        self, recipe: Recipe, methods: Sequence[Method], predicted_engine: str = ""
+    ) -> PrepareJob:
+        """Return the job that checks a recipe, and predicts runs by this engine, if any."""
         log = self.log(f"{recipe.name}-prepare")
         return PrepareJob(
             recipe,
@@ -48,6 +50,7 @@ class RunRequests:
             log,
             self.needs,
             without_weights=self.without_weights,
+            predicted_engine=predicted_engine,
         )
 
     def run_job(

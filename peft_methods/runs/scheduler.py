@@ -64,13 +64,13 @@ class Scheduler:
         self._watchers.append(watcher)
 
     def prepare(
-        self, recipe: Recipe, methods: Sequence[Method], first: Sequence[RunSpec] = ()
+        self, recipe: Recipe, methods: Sequence[Method], first: Sequence[RunSpec] = (), **more: str
     ) -> PreparedRecipe:
         """Check a recipe's data and model in a worker. Raises `DataError`.
 
-        `first` are the runs that will probably be the first; they are prefetched meanwhile.
+        `first` will probably be the first runs, and are prefetched. `more`: see `PrepareJob`.
         """
-        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first])
+        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first], **more)
         self._matmul_rate = self._matmul_rate or result.matmul_flops_per_second
         return result
 

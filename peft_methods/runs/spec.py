@@ -13,6 +13,7 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.schema import Recipe, Tuning
 from peft_methods.recipes.variation import USUAL
 from peft_methods.runs.code_fingerprint import code_fingerprint
+from peft_methods.runs.predicted import Prediction
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec_settings import (
     decisive,
@@ -42,9 +43,9 @@ class RunSpec:
     runs whose weights this run needs. `fallback_from` is the requested engine if `engine` took its
     place. A `deterministic` run uses bitwise reproducible operations only.
 
-    `tuning` describes how the method's hyperparameters were found, and `seed_plan` is set if seeds
-    are added until the comparison is decided. They change no result, so they are not part of the
-    JSON.
+    `tuning` describes how the method's hyperparameters were found, `seed_plan` is set if seeds are
+    added until the comparison is decided, and `predicted` is the estimate of its cost. They change
+    no result, so they are not part of the JSON.
     """
 
     recipe: Recipe
@@ -59,6 +60,7 @@ class RunSpec:
     deterministic: bool = False
     tuning: dict[str, Any] | None = field(default=None, compare=False)
     seed_plan: SeedPlan | None = field(default=None, compare=False)
+    predicted: Prediction | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
@@ -154,8 +156,16 @@ class RunSpec:
             tuning=Tuning(),
         )
         prerequisites = tuple(one.recorded() for one in self.prerequisites)
-        same = replace(self, recipe=own, prerequisites=prerequisites, tuning=None, seed_plan=None)
-        return self if same == self and (self.tuning, self.seed_plan) == (None, None) else same
+        same = replace(
+            self,
+            recipe=own,
+            prerequisites=prerequisites,
+            tuning=None,
+            seed_plan=None,
+            predicted=None,
+        )
+        has_more = (self.tuning, self.seed_plan, self.predicted) != (None, None, None)
+        return self if same == self and not has_more else same
 
     @cached_property
     def key(self) -> str:

@@ -117,6 +117,10 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
         (method, "environment.engine_note", "it captures encoders alone")
         for method in ("full", "qlora", "lora")
     ],
+    "V425": [
+        ("lora", "spec.device", "cuda"),
+        ("lora", "predicted", {f"{name}_memory_bytes": 2**40 for name in ("low", "peak", "high")}),
+    ],
     "V414": [
         ("lora", "environment.isolation", {
             "repeated": {"run": "lora-seed1", "differences": ["a loss", "a peak"]},

@@ -48,6 +48,7 @@ PARTS = {
     "charts": "Charts",
     "views": "Results in detail",
     "tuning": "Tuning",
+    "estimates": "Estimate",
     "metrics": "All metrics",
     "reproduce": "How to reproduce each row",
     "runs": "Settings, environment, runs",
@@ -244,6 +245,7 @@ def parts_of(view: SectionView) -> list[tuple[str, str]]:
         "charts": view.charts,
         "views": view.views,
         "tuning": view.tuning,
+        "estimates": view.estimates,
         "baseline": view.baseline or view.regression_lines,
     }
     empty = {name for name, content in optional.items() if not content}

@@ -18,6 +18,7 @@ from peft_methods.analysis.sections import Section
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html import settings, tables
 from peft_methods.report.html.chart_view import ChartView
+from peft_methods.report.html.estimates import estimates_table
 from peft_methods.report.html.front import front_note
 from peft_methods.report.html.noise import NoiseView
 from peft_methods.report.html.settings import MethodView
@@ -74,6 +75,7 @@ class SectionView:
     regression_lines: tuple[str, ...]
     findings: tuple[FindingGroup, ...]
     tuning: Table | None
+    estimates: Table | None
     metrics: Table
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
@@ -140,6 +142,7 @@ def section_view(
         regression_lines=tuple(map(without_home, regression_lines)),
         findings=_finding_groups(comparison, of_each),
         tuning=tuning_table(rows, by_method),
+        estimates=estimates_table(rows, by_method),
         metrics=tables.metrics_table(rows),
         settings=settings.settings(records[0]),
         environment=tuple(common.items()),

@@ -7,8 +7,11 @@ from itertools import groupby
 
 from tabulate import tabulate
 
+from peft_methods.estimation.results import Interval
+from peft_methods.report.text.estimate import MISSING, between
 from peft_methods.runs.cost_model import expected_seconds, total_seconds
 from peft_methods.runs.plan import RunGroup, longest_first
+from peft_methods.runs.predicted import Prediction
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.plan_line import order_of
 from peft_methods.runs.spec import RunSpec
@@ -40,14 +43,12 @@ def plan_text(
     seconds = total_seconds(missing, preparations, workers, there)
     parts = [f"{name}: {reason}" for name, reason in reasons.items()]
     if lines:
-        parts.append(
-            tabulate(
-                lines,
-                headers=("Method", "Seeds", "Learning rate", "Prerequisites", "Expected"),
-                tablefmt="simple",
-                disable_numparse=True,
-            )
-        )
+        headings = ["Method", "Seeds", "Learning rate", "Prerequisites", "Expected"]
+        if any(one.predicted for one in preparations.values()):
+            headings.append("Peak on a GPU")
+        else:
+            lines = [line[:-1] for line in lines]
+        parts.append(tabulate(lines, headings, tablefmt="simple", disable_numparse=True))
         parts.append(
             f"{counted(len(missing), 'run')}, {_at_a_time(missing, there, workers)} at a time, "
             f"{_estimate(seconds, preparations.values())} Nothing was trained."
@@ -99,8 +100,12 @@ def _lines(
     reason, preparation = _reason(task, preparations), preparations[task.recipe.name]
     for is_finished, chosen in groupby(task.runs, key=lambda run: run.key in there):
         runs = list(chosen)
-        each = format_duration(expected_seconds(runs[0], preparation))
+        prediction = preparation.predicted.get(task.method.name)
         at_least = "" if preparation.is_timed else "at least "
+        seconds = expected_seconds(runs[0], preparation)
+        if prediction is not None and prediction.train_seconds is not None:
+            at_least, seconds = "", prediction.train_seconds
+        each = format_duration(seconds)
         expected = f"skipped: {reason}" if reason else f"{at_least}{len(runs)} × {each}"
         yield [
             "-".join(task.name),
@@ -108,7 +113,21 @@ def _lines(
             f"{task.method.learning_rate:g}",
             visible(", ".join(one.recipe.data.source for one in runs[0].prerequisites)),
             "already finished" if is_finished else visible(expected),
+            _peak(prediction),
         ]
+
+
+def _peak(prediction: Prediction | None) -> str:
+    """Format a predicted peak with its range: '3.24 GB (3.18–3.31)'."""
+    known = prediction and (
+        prediction.low_memory_bytes,
+        prediction.peak_memory_bytes,
+        prediction.high_memory_bytes,
+    )
+    if not known or None in known:
+        return MISSING
+    low, expected, high = (float(one or 0) for one in known)
+    return between(Interval(low, expected, high))
 
 
 def _at_a_time(missing: Sequence[RunSpec], there: Collection[str], workers: int) -> int:

@@ -161,15 +161,19 @@ def _prepare(job: PrepareJob) -> Done:
     from peft_methods.runs import prepare
 
     try:
-        return Done(
-            prepare.prepare(
-                job.recipe,
-                job.methods,
-                job.device,
-                threads=job.devices.threads,
-                without_weights=job.without_weights,
-            )
+        made = prepare.prepare(
+            job.recipe,
+            job.methods,
+            job.device,
+            threads=job.devices.threads,
+            without_weights=job.without_weights,
         )
+        if not job.predicted_engine:
+            return Done(made)
+        from peft_methods.runs.predicting import predictions
+
+        able = [one for one in job.methods if one.name not in made.unsupported]
+        return Done(replace(made, predicted=predictions(job.recipe, able, job.predicted_engine)))
     except Exception as error:
         return Done(failure_of(error))
 

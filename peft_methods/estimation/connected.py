@@ -1,0 +1,61 @@
+"""The estimator that is used: times from the rates of a device, and devices by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, cast
+
+from peft_methods.estimation.estimator import Device, StepTime
+from peft_methods.estimation.operations import StepProgram
+from peft_methods.estimation.results import Interval
+from peft_methods.estimation.time import devices, steps
+from peft_methods.estimation.time.rates import DeviceRates, from_datasheet
+from peft_methods.recipes.schema import Recipe
+
+LONG = 1.0  # seconds over which the power is asked for
+
+
+@dataclass(frozen=True)
+class KnownDevice:
+    """A device with published figures."""
+
+    name: str
+    memory_bytes: int
+
+
+class Times:
+    """Devices by name, and the seconds of steps from their rates."""
+
+    def device(self, name: str) -> KnownDevice:
+        """Return a device by name. Raises `OptionError` with the nearest name."""
+        found = devices.find_device(name)
+        return KnownDevice(found.name, int(found.memory))
+
+    def step(
+        self, program: StepProgram, device: Device, *, recipe: Recipe, engine: str
+    ) -> StepTime:
+        """Estimate the seconds of a step that an engine runs."""
+        rates = _rates(device.name)
+        tf32 = recipe.budget.precision == "tf32"
+        kind = cast(Literal["trainer", "cuda_graphs"], engine)
+        found = steps.step_time(program, rates, kind, tf32=tf32)
+        watts = steps.energy(Interval(LONG, LONG, LONG), found.busy, rates)
+        return StepTime(steps.with_interval(found, rates.basis), watts, rates.basis)
+
+    def epoch(
+        self, steps_by_length: Mapping[int, Interval], lengths: Sequence[int], recipe: Recipe
+    ) -> Interval:
+        """Estimate the seconds of an epoch over rows of these lengths."""
+        budget = recipe.budget
+        packed = budget.padding == "packed"
+        return steps.epoch_seconds(steps_by_length, lengths, budget.batch_size, packed=packed)
+
+
+@cache
+def _rates(name: str) -> DeviceRates:
+    """Return the rates of a device from its published figures."""
+    rates = from_datasheet(devices.find_device(name))
+    assert rates is not None, f"{name} has no published figures"
+    return rates
