@@ -1,4 +1,4 @@
-"""The estimator that is used: times from the rates of a device, and devices by name."""
+"""The estimator that is used: memory from a run's program, times from the rates of a device."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, cast
 
-from peft_methods.estimation.estimator import Device, StepTime
+from peft_methods.estimation.estimator import Device, RunMemory, StepTime
 from peft_methods.estimation.operations import StepProgram
 from peft_methods.estimation.results import Interval
 from peft_methods.estimation.time import devices, steps
 from peft_methods.estimation.time.rates import DeviceRates, from_datasheet
+from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 
 LONG = 1.0  # seconds over which the power is asked for
@@ -25,8 +26,18 @@ class KnownDevice:
     memory_bytes: int
 
 
-class Times:
-    """Devices by name, and the seconds of steps from their rates."""
+class ProgramEstimator:
+    """Memory from a run's own program, devices by name, and times of steps from their rates."""
+
+    def memory(
+        self, recipe: Recipe, method: Method, *, engine: str, batch_size: int, length: int
+    ) -> RunMemory:
+        """Estimate the memory of a run whose largest batch has so many rows of so many tokens."""
+        from peft_methods.estimation.memory.estimate import estimate_memory
+
+        return estimate_memory(
+            recipe, method, engine=engine, batch_size=batch_size, length=length
+        )
 
     def device(self, name: str) -> KnownDevice:
         """Return a device by name. Raises `OptionError` with the nearest name."""

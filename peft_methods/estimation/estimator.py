@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from peft_methods.estimation.results import Basis, Interval, MemoryEstimate
-from peft_methods.utils.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,4 +77,6 @@ class Estimator(Protocol):
 
 def default_estimator() -> Estimator:
     """Return the estimator of runs' own programs."""
-    raise ModelError("the estimator of memory and time is not connected")
+    from peft_methods.estimation.connected import ProgramEstimator
+
+    return ProgramEstimator()
