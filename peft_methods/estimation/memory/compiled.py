@@ -9,7 +9,7 @@ a cheap value is replaced by what it follows from, wherever that takes less.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -58,14 +58,38 @@ class _Partition:
         address = recorder.address_of(tensor)
         if address is None:
             return _Kept(tensor, None)
-        sources = recorder.sources.get(address)
-        if sources is None or address in self._stored:
+        if address not in recorder.parents or address in self._stored:
             return _Kept(tensor, self._hold(address))
-        # What a layer is given is stored anyway: its input, which the layer before has made.
-        more = [one for one in sources if one > recorder.given and one not in self._stored]
-        if sum(recorder.sizes[one] for one in more) >= recorder.sizes[address]:
+        needed = self._needed(recorder.parents[address])
+        if self._size(needed) >= recorder.sizes[address]:
             return _Kept(tensor, self._hold(address))
-        return _Again(tensor, tuple(map(self._hold, sources)))
+        for parent in recorder.parents[address]:
+            needed |= self._known(parent)
+        return _Again(tensor, tuple(map(self._hold, needed)))
+
+    def _needed(self, addresses: Iterable[int]) -> set[int]:
+        """Return what must be stored beside what is, to compute these values again.
+
+        What a layer is given is stored anyway: weights, and the input that the layer before made.
+        """
+        found: set[int] = set()
+        for one in addresses:
+            if one <= self._recorder.given or one in self._stored:
+                continue
+            parents = self._recorder.parents.get(one)
+            through = {one} if parents is None else self._needed(parents)
+            found |= {one} if self._size(through) >= self._recorder.sizes[one] else through
+        return found
+
+    def _known(self, address: int) -> set[int]:
+        """Return what is stored or given already, of all that this value is computed from."""
+        if address <= self._recorder.given or address in self._stored:
+            return {address}
+        parents = self._recorder.parents.get(address, ())
+        return {found for one in parents for found in self._known(one)}
+
+    def _size(self, addresses: Iterable[int]) -> int:
+        return sum(self._recorder.sizes[one] for one in addresses)
 
     def unpack(self, packed: _Kept | _Again) -> Tensor:
         """Return the tensor, computed again if it was not stored."""
@@ -107,10 +131,12 @@ def as_compiled(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     inner: Any = model
     if trained:
         inner.enable_input_require_grads()
-    with _losses_fused(), _four_bit_products(model):
+    with _losses_fused(), _four_bit_products(model) as layers:
+        recorder.recomputes_ranks = bool(layers)
         try:
             yield
         finally:
+            recorder.recomputes_ranks = False
             for hook in hooks:
                 hook.remove()
             if trained:
@@ -135,8 +161,8 @@ def _losses_fused() -> Iterator[None]:
 
 
 @contextmanager
-def _four_bit_products(model: nn.Module) -> Iterator[None]:
-    """Context manager: layers in NF4 compute as the engine does, see `four_bit.py`."""
+def _four_bit_products(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """Context manager: layers in NF4 compute as the engine does, see `four_bit.py`. Yields them."""
     from types import MethodType
 
     layers = []
@@ -152,7 +178,7 @@ def _four_bit_products(model: nn.Module) -> Iterator[None]:
         )
         layers.append(layer)
     try:
-        yield
+        yield layers
     finally:
         for layer in layers:
             del layer.forward, layer.nf4  # type: ignore[attr-defined]

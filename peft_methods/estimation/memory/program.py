@@ -188,7 +188,7 @@ def _step(
     budget = run.recipe.budget
     batch = _on_gpu(run.batch)
     recorder.part = "forward"
-    with _computing(budget.precision), _way_of(run, recorder, batch):
+    with _computing(budget.precision, cached=not run.packs), _way_of(run, recorder, batch):
         found = TASKS[run.recipe.task].loss(run.model, batch)
         loss = found.mean
     extra = run.method.penalty(run.model)
@@ -230,12 +230,12 @@ def _evaluate(run: FakeRun, recorder: Recorder) -> None:
 
 
 @contextmanager
-def _computing(precision: str) -> Iterator[None]:
+def _computing(precision: str, *, cached: bool = True) -> Iterator[None]:
     """Context manager of forward passes, in the precision of a run and with a GPU's rules."""
     with (
         CudaRules(),
         autocast_flags(HALF.get(precision)),
-        autocast(torch.device("cpu"), precision),
+        autocast(torch.device("cpu"), precision, cached=cached),
     ):
         yield
 

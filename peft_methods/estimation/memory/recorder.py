@@ -16,6 +16,7 @@ from peft_methods.estimation.memory.kernels import workspace_bytes
 from peft_methods.estimation.operations import Operation
 from peft_methods.models.quantization import flop_formulas
 from peft_methods.profiling.peak_memory import Event
+from peft_methods.training.cuda_graphs.compile import LARGEST_RANK
 
 
 DROPOUT = "aten.native_dropout"
@@ -55,7 +56,8 @@ class Recorder(TorchDispatchMode):
     """Records allocations, releases and operations of all tensors that are made while it is on.
 
     `part` is written to the operations. Temporary memory within kernels, which no operation shows,
-    is recorded as an allocation and a release.
+    is recorded as an allocation and a release. `recomputes_ranks`: LoRA's second products are as
+    cheap as sums, since the engine computes them again beside layers in 4 bits.
     """
 
     def __init__(self) -> None:
@@ -67,8 +69,9 @@ class Recorder(TorchDispatchMode):
         self._flops = {**flop_registry, **_wrapped(flop_formulas())}
         self.storages: dict[int, weakref.ref[Any]] = {}  # by address
         self.sizes: dict[int, int] = {}
-        self.sources: dict[int, frozenset[int]] = {}  # of cheap values, since `new_region`
+        self.parents: dict[int, tuple[int, ...]] = {}  # of cheap values, since `new_region`
         self.given = 0  # the last address before it
+        self.recomputes_ranks = False
 
     def own(self, tensors: Iterable[torch.Tensor]) -> list[int]:
         """Record that these tensors are there, if that is not known. Return their addresses."""
@@ -97,7 +100,7 @@ class Recorder(TorchDispatchMode):
         outputs = list(_tensors(result))
         name = str(func._overloadpacket)
         made = [one for one in outputs if self._seen(one, name) is not None]
-        self._note_sources(name, inputs, made)
+        self._note_parents(name, inputs, made)
         self._use(workspace_bytes(name, inputs, outputs), name)
         if made or not _is_view(func):
             self.recording.operations.append(
@@ -107,7 +110,7 @@ class Recorder(TorchDispatchMode):
 
     def new_region(self) -> None:
         """Forget how values were computed: from now on all that exist are given."""
-        self.sources.clear()
+        self.parents.clear()
         self.given = self._next
 
     def phantom(self, address: int, holder: Any) -> None:
@@ -118,20 +121,21 @@ class Recorder(TorchDispatchMode):
         self.recording.makers[own] = f"{self.recording.makers[address]} (stored)"
         weakref.finalize(holder, self.recording.events.append, Event(own, 0))
 
-    def _note_sources(
+    def _note_parents(
         self, name: str, inputs: list[torch.Tensor], made: list[torch.Tensor]
     ) -> None:
         """Note what a cheap operation's first result can be computed from again."""
-        if name not in CHEAP or not made:
+        if not made or not (name in CHEAP or self._is_of_a_rank(name, inputs)):
             return
-        found: set[int] = set()
-        for one in inputs:
-            address = self.address_of(one)
-            if address is not None:
-                found |= self.sources.get(address, {address})
+        found = {address for one in inputs if (address := self.address_of(one)) is not None}
         if name == DROPOUT and len(made) > 1:
             found.add(self.address_of(made[1]) or 0)  # the mask
-        self.sources[self.address_of(made[0]) or 0] = frozenset(found)
+        self.parents[self.address_of(made[0]) or 0] = tuple(sorted(found))
+
+    def _is_of_a_rank(self, name: str, inputs: list[torch.Tensor]) -> bool:
+        """Whether it is LoRA's second product, where these are computed again."""
+        is_product = self.recomputes_ranks and name == "aten.mm"
+        return is_product and inputs[0].shape[-1] <= LARGEST_RANK
 
     def _operation(
         self,
