@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
+from peft_methods.estimation import question
 from peft_methods.estimation.estimator import Device, RunMemory, StepTime
 from peft_methods.estimation.operations import StepProgram
 from peft_methods.estimation.results import Interval
@@ -15,6 +16,10 @@ from peft_methods.estimation.time.rates import DeviceRates, from_datasheet
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 
+if TYPE_CHECKING:
+    from peft_methods.estimation.memory.estimate import RunEstimates
+
+MOST_RUNS = 4  # whose programs are kept
 LONG = 1.0  # seconds over which the power is asked for
 
 
@@ -27,17 +32,27 @@ class KnownDevice:
 
 
 class ProgramEstimator:
-    """Memory from a run's own program, devices by name, and times of steps from their rates."""
+    """Memory from a run's own program, devices by name, and times of steps from their rates.
+
+    The programs of the last runs are kept: a search asks for many shapes of a batch.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[str, RunEstimates] = {}
 
     def memory(
         self, recipe: Recipe, method: Method, *, engine: str, batch_size: int, length: int
     ) -> RunMemory:
         """Estimate the memory of a run whose largest batch has so many rows of so many tokens."""
-        from peft_methods.estimation.memory.estimate import estimate_memory
+        from peft_methods.estimation.memory.estimate import RunEstimates
 
-        return estimate_memory(
-            recipe, method, engine=engine, batch_size=batch_size, length=length
-        )
+        shapeless = question.with_length(question.with_batch(recipe, 1), 1)
+        key = repr((shapeless, method, engine))
+        if key not in self._runs:
+            if len(self._runs) == MOST_RUNS:
+                del self._runs[next(iter(self._runs))]
+            self._runs[key] = RunEstimates(recipe, method, engine)
+        return self._runs[key].memory(batch_size, length)
 
     def device(self, name: str) -> KnownDevice:
         """Return a device by name. Raises `OptionError` with the nearest name."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from peft_methods.estimation.estimator import RunMemory
 from peft_methods.estimation.memory.program import RecordedProgram, build, record
+from peft_methods.estimation.memory.shapes import Programs
 from peft_methods.estimation.memory.simulation import SimulatedMemory, simulate
 from peft_methods.estimation.operations import StepProgram
 from peft_methods.estimation.results import Interval, MemoryEstimate
@@ -28,37 +31,50 @@ CAPTURED, CAPTURED_MORE = 1.13, 160 * MIB
 CONTEXT = Interval(250 * MIB, 800 * MIB, 1050 * MIB)
 
 
-def estimate_memory(
-    recipe: Recipe, method: Method, *, engine: str, batch_size: int, length: int
-) -> RunMemory:
-    """Estimate the memory of a run whose largest batch has so many rows of so many tokens.
+class RunEstimates:
+    """The memory of one run for any shape of its batch: few are recorded, others computed."""
 
-    Raises `PeftMethodsError` for a run that cannot be, or whose program depends on the values of
-    its tensors.
-    """
-    if batch_size != recipe.budget.batch_size:
-        raise ValueError("the recipe has the batch size")
-    packs = _packs(recipe, engine)
-    try:
-        run = build(recipe, method, length, packs=packs)
-        program = record(run)
-    except PeftMethodsError:
-        raise
-    except (RuntimeError, NotImplementedError, TypeError, AttributeError, AssertionError) as error:
-        raise ModelError(
-            f"{method.title} cannot be estimated: its program does not run without data "
-            f"({type(error).__name__}: {first_line(error)})",
-            setting="method",
-        ) from error
-    found = simulate(program)
-    saved = method.saved_parameters(run.model).values()
-    return RunMemory(
-        memory=_estimate(found, is_captured=engine_of(engine).replays_steps, packs=packs),
-        program=_step(program),
-        trainable=program.trainable,
-        total=program.total,
-        checkpoint_bytes=sum(one.numel() * one.element_size() for one in saved),
-    )
+    def __init__(self, recipe: Recipe, method: Method, engine: str) -> None:
+        self._recipe, self._method = recipe, method
+        self._is_captured = engine_of(engine).replays_steps
+        self._packs = _packs(recipe, engine)
+        self._checkpoint_bytes = 0
+        self._programs = Programs(self._recorded)
+
+    def memory(self, batch_size: int, length: int) -> RunMemory:
+        """Estimate the memory with batches of so many rows of at most so many tokens.
+
+        Raises `PeftMethodsError` for a run that cannot be, or whose program depends on the values
+        of its tensors.
+        """
+        program = self._programs.of(batch_size, length)
+        return RunMemory(
+            memory=_estimate(
+                simulate(program), is_captured=self._is_captured, packs=self._packs
+            ),
+            program=_step(program),
+            trainable=program.trainable,
+            total=program.total,
+            checkpoint_bytes=self._checkpoint_bytes,
+        )
+
+    def _recorded(self, batch_size: int, length: int) -> RecordedProgram:
+        budget = replace(self._recipe.budget, batch_size=batch_size)
+        recipe = replace(self._recipe, budget=budget)
+        try:
+            run = build(recipe, self._method, length, packs=self._packs)
+            program = record(run)
+        except PeftMethodsError:
+            raise
+        except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"{self._method.title} cannot be estimated: its program does not run without data "
+                f"({type(error).__name__}: {first_line(error)})",
+                setting="method",
+            ) from error
+        saved = self._method.saved_parameters(run.model).values()
+        self._checkpoint_bytes = sum(one.numel() * one.element_size() for one in saved)
+        return program
 
 
 def _packs(recipe: Recipe, engine: str) -> bool:
