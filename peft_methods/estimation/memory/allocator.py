@@ -148,7 +148,9 @@ class CachingAllocator:
         self._remember(rest)
 
     def _remember(self, block: _Block) -> None:
-        insort(self._free[block.is_small], (block.size, block.address, block), key=lambda one: one[:2])
+        insort(
+            self._free[block.is_small], (block.size, block.address, block), key=lambda one: one[:2]
+        )
 
     def _forget(self, block: _Block) -> None:
         blocks = self._free[block.is_small]

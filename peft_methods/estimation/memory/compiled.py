@@ -173,9 +173,7 @@ def _four_bit_products(model: nn.Module) -> Iterator[list[nn.Module]]:
             continue
         inner = state.state2
         tensors = (weight.data, state.absmax, inner.code, inner.absmax, state.offset, state.code)
-        vars(layer).update(
-            nf4=(tensors, list(state.shape)), forward=MethodType(product, layer)
-        )
+        vars(layer).update(nf4=(tensors, list(state.shape)), forward=MethodType(product, layer))
         layers.append(layer)
     try:
         yield layers

@@ -19,7 +19,18 @@ from torch.overrides import TorchFunctionMode
 HALVES = (torch.bfloat16, torch.float16)
 # https://docs.pytorch.org/docs/stable/amp.html: CUDA operations that autocast to float32
 _NAMES = (
-    *("pow", "__pow__", "__rpow__", "__rtruediv__", "acos", "asin", "cosh", "sinh", "tan", "cumprod"),
+    *(
+        "pow",
+        "__pow__",
+        "__rpow__",
+        "__rtruediv__",
+        "acos",
+        "asin",
+        "cosh",
+        "sinh",
+        "tan",
+        "cumprod",
+    ),
     *("cumsum", "dist", "erfinv", "exp", "expm1", "log", "log10", "log1p", "log2", "norm", "prod"),
     *("reciprocal", "rsqrt", "softmax", "log_softmax", "sum", "renorm"),
 )

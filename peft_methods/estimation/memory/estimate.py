@@ -49,9 +49,7 @@ class RunEstimates:
         """
         program = self._programs.of(batch_size, length)
         return RunMemory(
-            memory=_estimate(
-                simulate(program), is_captured=self._is_captured, packs=self._packs
-            ),
+            memory=_estimate(simulate(program), is_captured=self._is_captured, packs=self._packs),
             program=_step(program),
             trainable=program.trainable,
             total=program.total,

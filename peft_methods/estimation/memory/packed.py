@@ -34,7 +34,9 @@ def packed_batch(collate: Collator, rows: TokenRows, size: int) -> dict[str, Any
 
 
 @contextmanager
-def attending_within_rows(model: nn.Module, batch: Mapping[str, Any], longest: int) -> Iterator[None]:
+def attending_within_rows(
+    model: nn.Module, batch: Mapping[str, Any], longest: int
+) -> Iterator[None]:
     """Context manager: the model attends within the rows that were packed, by the flash kernel."""
     base: Any = transformers_model(model)
     before = base.config._attn_implementation

@@ -79,7 +79,11 @@ def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -
     spec = replace(recipe.model, weights="random")
     size, more = recipe.budget.batch_size, recipe.budget.evaluation_batch_size
     rows = replace(
-        recipe.data, train=max(size, more), validation=1, test=1, max_length=length,
+        recipe.data,
+        train=max(size, more),
+        validation=1,
+        test=1,
+        max_length=length,
         token_lengths=None,
     )
     config = load_config(spec, task.head)
@@ -181,9 +185,7 @@ def record(run: FakeRun) -> RecordedProgram:
     )
 
 
-def _step(
-    run: FakeRun, recorder: Recorder, trained: Sequence[nn.Parameter], optimizer: Any
-) -> int:
+def _step(run: FakeRun, recorder: Recorder, trained: Sequence[nn.Parameter], optimizer: Any) -> int:
     """Run one training step. Return the number of events until the backward pass was done."""
     budget = run.recipe.budget
     batch = _on_gpu(run.batch)
@@ -196,7 +198,7 @@ def _step(
         loss = loss + extra
     recorder.part = "backward"
     with CudaRules():
-        torch.autograd.backward(loss)
+        _backward(loss)
     del loss, found, extra
     done = len(recorder.recording.events)
     recorder.part = "optimizer"
@@ -207,6 +209,22 @@ def _step(
         parameter.grad.zero_()
     optimizer.step()
     return done
+
+
+def _backward(loss: torch.Tensor) -> None:
+    """Run the backward pass. Unlike torch.autograd.backward, it leaves the rules of a GPU on.
+
+    Layers that are computed again need them.
+    """
+    torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]
+        (loss,),
+        (torch.ones_like(loss),),
+        False,
+        False,
+        (),
+        allow_unreachable=True,
+        accumulate_grad=True,
+    )
 
 
 @contextmanager

@@ -87,9 +87,7 @@ def _form(program: RecordedProgram) -> tuple[list[tuple[bool, tuple[int, ...]]],
     return runs, [one.name for one in program.recording.operations]
 
 
-def _mixed_operation(
-    ones: Sequence[Operation], mixed: Callable[[Sequence[int]], int]
-) -> Operation:
+def _mixed_operation(ones: Sequence[Operation], mixed: Callable[[Sequence[int]], int]) -> Operation:
     first = ones[0]
     return replace(
         first,

@@ -47,18 +47,14 @@ def simulate(program: RecordedProgram, limit: int | None = None) -> SimulatedMem
     return SimulatedMemory(phases, _parts(program, again))
 
 
-def _run(
-    events: Sequence[Event], allocator: CachingAllocator, places: dict[int, int]
-) -> Level:
+def _run(events: Sequence[Event], allocator: CachingAllocator, places: dict[int, int]) -> Level:
     """Allocate and free. Return the peaks since they were last reset."""
     for event in events:
         if event.size:
             places[event.address] = allocator.allocate(event.size)
         elif event.address in places:
             allocator.free(places.pop(event.address))
-    return Level(
-        allocator.peak_allocated, allocator.peak_requested, allocator.peak_reserved
-    )
+    return Level(allocator.peak_allocated, allocator.peak_requested, allocator.peak_reserved)
 
 
 def _again(step: Sequence[Event], kept: frozenset[int]) -> Iterator[Event]:
