@@ -2,8 +2,8 @@
 
 The cuda_graphs engine trains decoders with compiled layers: cheap values (norms, activation
 functions, casts) are not stored but computed again from products, attention and the layer's input
-(`training/cuda_graphs/compile.py`). torch's partitioner decides what is stored by a minimal cut; here
-a cheap value is replaced by what it follows from, wherever that takes less.
+(`training/cuda_graphs/compile.py`). torch's partitioner decides what is stored by a minimal cut;
+here a cheap value is replaced by what it follows from, wherever that takes less.
 """
 
 from __future__ import annotations
@@ -179,4 +179,4 @@ def _four_bit_products(model: nn.Module) -> Iterator[list[nn.Module]]:
         yield layers
     finally:
         for layer in layers:
-            del layer.forward, layer.nf4  # type: ignore[attr-defined]
+            del layer.forward, layer.nf4

@@ -96,13 +96,13 @@ def _in_fp32(value: Any) -> Any:
 def _dropout(
     input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> torch.Tensor:
-    """Return dropout as a GPU computes it: in one operation, which keeps a mask of one byte each."""
+    """Return dropout as a GPU computes it: one operation, which keeps a mask of bytes."""
     if not training or p == 0:
         return input
     return torch.native_dropout(input, p, True)[0]
 
 
-def _attention(
+def _attention(  # noqa: PLR0917  # torch's own arguments
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

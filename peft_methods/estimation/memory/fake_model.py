@@ -75,10 +75,10 @@ def _parameter(parameter: Any) -> nn.Parameter:
         made.__class__ = Int8Params
     state = getattr(parameter, "quant_state", None)
     if state is None:
-        return made  # type: ignore[no-any-return]
+        return made
     made.quant_state = _quantization_state(state)
     made.__class__ = Params4bit
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def _quantization_state(state: Any) -> Any:
@@ -161,7 +161,7 @@ def _four_bits(layer: nn.Module, kind: str, compute: torch.dtype) -> nn.Module:
     new.weight = Packed(packed, False, state, BLOCK, True, kind, bnb_quantized=True, module=new)
     new.quant_state, new.bias = state, layer.bias
     new.compute_type_is_set = True
-    return new  # type: ignore[no-any-return]
+    return new
 
 
 def _eight_bits(layer: nn.Module) -> nn.Module:
@@ -174,4 +174,4 @@ def _eight_bits(layer: nn.Module) -> nn.Module:
     parameter.CB, parameter.SCB, parameter.has_fp16_weights = parameter.data, None, False
     new.weight, new.bias = parameter, layer.bias
     new.state.CB, new.state.SCB = parameter.data, torch.empty(outputs)
-    return new  # type: ignore[no-any-return]
+    return new

@@ -72,8 +72,8 @@ class FakeRun:
 def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -> FakeRun:
     """Build the model without data, apply the method, and draw batches of rows of this length.
 
-    `packs`: the rows of a decoder are packed, and its layers compiled. Raises `ModelError`, `DataError` and whatever the method raises for a model that it cannot
-    train.
+    `packs`: the rows of a decoder are packed, and its layers compiled. Raises `ModelError`,
+    `DataError` and whatever the method raises for a model that it cannot train.
     """
     task, mode = TASKS[recipe.task], fake_model.fake_mode()
     spec = replace(recipe.model, weights="random")
@@ -146,7 +146,7 @@ def _with_method(
 
 
 def record(run: FakeRun) -> RecordedProgram:
-    """Run the program and record it. The one training step is that which creates optimizer state."""
+    """Run the program and record it. Its training step creates the optimizer state."""
     recorder, starts, model = Recorder(), {}, run.model
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = recorder.own(_weights(model))
@@ -216,7 +216,7 @@ def _backward(loss: torch.Tensor) -> None:
 
     Layers that are computed again need them.
     """
-    torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]
+    torch.autograd.Variable._execution_engine.run_backward(
         (loss,),
         (torch.ones_like(loss),),
         False,

@@ -18,7 +18,6 @@ from peft_methods.models.quantization import flop_formulas
 from peft_methods.profiling.peak_memory import Event
 from peft_methods.training.cuda_graphs.compile import LARGEST_RANK
 
-
 DROPOUT = "aten.native_dropout"
 # Operations whose results the compiler computes again in the backward pass: each value follows from
 # few others, and no product is needed.
@@ -52,7 +51,7 @@ class Recording:
     makers: dict[int, str] = field(default_factory=dict)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records allocations, releases and operations of all tensors that are made while it is on.
 
     `part` is written to the operations. Temporary memory within kernels, which no operation shows,
@@ -61,7 +60,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recording = Recording()
         self.part = "forward"
         self._known: dict[int, int] = {}  # storages that are alive, and their addresses
@@ -103,9 +102,9 @@ class Recorder(TorchDispatchMode):
         self._note_parents(name, inputs, made)
         self._use(workspace_bytes(name, inputs, outputs), name)
         if made or not _is_view(func):
-            self.recording.operations.append(
-                self._operation(func, name, inputs, outputs, args, options, result)
-            )
+            count = self._flops.get(func._overloadpacket)
+            flops = 0 if count is None else int(count(*args, **options, out_val=result))
+            self.recording.operations.append(self._operation(name, inputs, outputs, flops))
         return result
 
     def new_region(self) -> None:
@@ -138,20 +137,12 @@ class Recorder(TorchDispatchMode):
         return is_product and inputs[0].shape[-1] <= LARGEST_RANK
 
     def _operation(
-        self,
-        func: Any,
-        name: str,
-        inputs: list[torch.Tensor],
-        outputs: list[torch.Tensor],
-        args: tuple[Any, ...],
-        options: dict[str, Any],
-        result: Any,
+        self, name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], flops: int
     ) -> Operation:
-        count = self._flops.get(func._overloadpacket)
         return Operation(
             name,
             self.part,
-            flops=0 if count is None else int(count(*args, **options, out_val=result)),
+            flops=flops,
             read_bytes=sum(map(_bytes_of, inputs)),
             written_bytes=sum(map(_bytes_of, outputs)),
             dtype=outputs[0].dtype if outputs else None,
@@ -200,7 +191,8 @@ def _wrapped(formulas: Mapping[Any, Callable[..., int]]) -> dict[Any, Callable[.
     """Return formulas of shapes as formulas of tensors, as torch's own are."""
     from torch.utils.flop_counter import shape_wrapper
 
-    return {name: shape_wrapper(formula) for name, formula in formulas.items()}
+    wrapped: Any = shape_wrapper
+    return {name: wrapped(formula) for name, formula in formulas.items()}
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:
