@@ -130,7 +130,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     if arguments.model is not None:
         raise OptionError("--validate has no MODEL: its records name their models.")
     from peft_methods.analysis.validation import validate
-    from peft_methods.estimation.estimator import default_estimator
+    from peft_methods.estimation.connected import default_estimator
     from peft_methods.report.text.estimate_errors import validation_text
     from peft_methods.runs.store import Store
 

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+from peft_methods.estimation.connected import default_estimator
 from peft_methods.estimation.estimates import Progress, estimates_of, silent
-from peft_methods.estimation.estimator import Estimator, default_estimator
+from peft_methods.estimation.estimator import Estimator
 from peft_methods.estimation.gpu import Gpu, gpu_of
 from peft_methods.estimation.question import Question, question_of
 from peft_methods.estimation.results import MethodEstimate

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, cast
 
 from peft_methods.estimation import question
-from peft_methods.estimation.estimator import Device, RunMemory, StepTime
+from peft_methods.estimation.estimator import Device, Estimator, RunMemory, StepTime
 from peft_methods.estimation.operations import StepProgram
 from peft_methods.estimation.results import Interval
 from peft_methods.estimation.time import devices, steps
@@ -77,6 +77,11 @@ class ProgramEstimator:
         budget = recipe.budget
         packed = budget.padding == "packed"
         return steps.epoch_seconds(steps_by_length, lengths, budget.batch_size, packed=packed)
+
+
+def default_estimator() -> Estimator:
+    """Return the estimator of runs' own programs."""
+    return ProgramEstimator()
 
 
 @cache

@@ -73,10 +73,3 @@ class Estimator(Protocol):
 
     def device(self, name: str) -> Device:
         """Return a device by name. Raises `OptionError` with the nearest name."""
-
-
-def default_estimator() -> Estimator:
-    """Return the estimator of runs' own programs."""
-    from peft_methods.estimation.connected import ProgramEstimator
-
-    return ProgramEstimator()

@@ -11,7 +11,8 @@ from dataclasses import replace
 import torch
 
 from peft_methods.estimation.case import Case
-from peft_methods.estimation.estimator import Estimator, default_estimator
+from peft_methods.estimation.connected import default_estimator
+from peft_methods.estimation.estimator import Estimator
 from peft_methods.estimation.gpu import Gpu
 from peft_methods.estimation.question import DEVICE
 from peft_methods.estimation.rows import with_own_rows

@@ -117,7 +117,7 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
         (method, "environment.engine_note", "it captures encoders alone")
         for method in ("full", "qlora", "lora")
     ],
-    "V425": [
+    "V426": [
         ("lora", "spec.device", "cuda"),
         ("lora", "predicted", {f"{name}_memory_bytes": 2**40 for name in ("low", "peak", "high")}),
     ],

@@ -85,7 +85,7 @@ def test_validation_compares_with_records(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("peft_methods.estimation.estimator.default_estimator", lambda: formulas)
+    monkeypatch.setattr("peft_methods.estimation.connected.default_estimator", lambda: formulas)
     store = Store(tmp_path / "results")
     store.prepare()
     for method in ("lora", "full"):

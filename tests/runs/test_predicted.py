@@ -126,7 +126,7 @@ def test_finding_says_when_the_estimate_was_wrong(
     failed = record_without_result(on_gpu, "failed", "")
     metrics = {"peak_memory_bytes": measured, "train_seconds": 310.0}
     record = replace(failed, status="ok", metrics=metrics)
-    rules = [one for one in run_checks([record]) if one.rule == "V425"]
+    rules = [one for one in run_checks([record]) if one.rule == "V426"]
     assert bool(rules) == found
     whole, of_method, of_model = summaries(errors_of(record), "peak_memory_bytes")
     assert whole.median == pytest.approx(abs(9e9 / measured - 1))

@@ -11,7 +11,7 @@ from peft_methods.runs.record import Record
 MOST = 0.10  # share of the measured value
 
 
-@rule("V425", "note", "run")
+@rule("V426", "note", "run")
 def differs_from_its_estimate(record: Record) -> Iterator[tuple[str, str]]:
     """The estimate made before the run differs from the measurement by more than 10 %.
 

@@ -19,6 +19,7 @@ from peft_methods.data.tokenize import tokenize
 from peft_methods.estimation.memory import fake_model, packed
 from peft_methods.estimation.memory.compiled import as_compiled
 from peft_methods.estimation.memory.cuda_rules import CudaRules, autocast_flags
+from peft_methods.estimation.memory.owners import owners_of, weights_of
 from peft_methods.estimation.memory.recorder import Recorder, Recording
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.models import loading
@@ -149,7 +150,7 @@ def record(run: FakeRun) -> RecordedProgram:
     """Run the program and record it. Its training step creates the optimizer state."""
     recorder, starts, model = Recorder(), {}, run.model
     trained = [p for p in model.parameters() if p.requires_grad]
-    weights = recorder.own(_weights(model))
+    weights = recorder.own(weights_of(model))
     starts["hold"] = len(recorder.recording.events)
     if run.packs:
         packed.hold_in_half(
@@ -159,14 +160,14 @@ def record(run: FakeRun) -> RecordedProgram:
             run.mode,
             embeddings=_is_in_16_bits(run.recipe.model, model),
         )
-        weights = [*recorder.own(_weights(model)), *weights]
+        weights = [*recorder.own(weights_of(model)), *weights]
     starts["step"] = len(recorder.recording.events)
     with run.mode, recorder:
         optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
         model.train()
         with checkpointing(model, on=run.recipe.budget.gradient_checkpointing):
             done = _step(run, recorder, trained, optimizer)
-        owners = _owners(recorder, weights, trained, optimizer, done)
+        owners = owners_of(recorder, weights, trained, optimizer, done)
         if run.recipe.budget.gradient_accumulation == 1:
             for parameter in trained:
                 parameter.grad = None
@@ -270,38 +271,3 @@ def _on_gpu(batch: Mapping[str, Any]) -> dict[str, Any]:
 def _is_in_16_bits(spec: ModelSpec, model: Any) -> bool:
     """Whether the weights are in 16 bits where they are published. Random ones are rounded so."""
     return spec.weights == "random" or model.config.dtype in HALF.values()
-
-
-def _weights(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield parameters, buffers, and what belongs to quantised weights."""
-    for parameter in model.parameters():
-        yield parameter
-        state: Any = getattr(parameter, "quant_state", None)
-        while state is not None:
-            yield from (v for v in vars(state).values() if isinstance(v, torch.Tensor))
-            state = state.state2
-    for module in model.modules():
-        scales = getattr(getattr(module, "state", None), "SCB", None)
-        if isinstance(scales, torch.Tensor):
-            yield scales
-    yield from model.buffers()
-
-
-def _owners(
-    recorder: Recorder,
-    weights: Sequence[int],
-    trained: Sequence[nn.Parameter],
-    optimizer: Any,
-    done: int,
-) -> Owners:
-    """Return the addresses of weights, optimizer state and gradients."""
-    state = (v for values in optimizer.state.values() for v in values.values())
-    made = {event.address: n for n, event in enumerate(recorder.recording.events) if event.size}
-    gradients = [a for p in trained if p.grad is not None and (a := recorder.address_of(p.grad))]
-    return Owners(
-        weights=frozenset(weights),
-        optimizer_state=frozenset(a for v in state if (a := recorder.address_of(v)) is not None),
-        workspace=frozenset(),
-        last_gradient={address: made[address] for address in gradients},
-        backward_done=done,
-    )
