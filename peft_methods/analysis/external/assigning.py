@@ -12,19 +12,30 @@ from peft_methods.analysis.external.grid import SECTION
 from peft_methods.analysis.external.headers import Meaning, data_set_of, meanings_of
 from peft_methods.analysis.external.method_names import method_of
 from peft_methods.analysis.external.raw import RawTable, TableError
+from peft_methods.analysis.external.unread import NEAR, of_unknown, settings_of
 from peft_methods.utils.errors import nearest
 from peft_methods.utils.units import is_missing, unit_of
 
 PEFT_MEMORY = "accelerator_memory_max"  # of PEFT's method comparison, which writes base units
-MOST_UNKNOWN = 8  # unknown columns that the remark names
 
 
 @dataclass
 class Assigned:
-    """The understood columns of a table by field, and remarks about the others."""
+    """The understood columns of a table by field, and remarks about the others.
+
+    `unread`: what the unknown columns that are settings say, for each row by header.
+    """
 
     by_field: dict[str, Figures] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    unread: tuple[dict[str, str], ...] = ()
+
+    def texts(self, name: str, raw: RawTable) -> list[str]:
+        """Return the texts of the column of a field; empty if there is none."""
+        if name not in self.by_field:
+            return []
+        place = raw.headers.index(self.by_field[name].header)
+        return [row[place] for row in raw.rows]
 
 
 def assigned(raw: RawTable, mapping: Mapping[str, str]) -> Assigned:
@@ -55,8 +66,9 @@ def assigned(raw: RawTable, mapping: Mapping[str, str]) -> Assigned:
         _assign(found, header, meanings, texts)
     order = {header: place for place, header in enumerate(raw.headers)}
     found.remarks.sort(key=lambda remark: _place(remark, order))
+    found.unread = settings_of({header: cells[header] for header in unknown}, len(raw.rows))
     if unknown:
-        found.remarks.append(_of_unknown(unknown))
+        found.remarks.append(of_unknown(unknown))
     return found
 
 
@@ -176,7 +188,7 @@ def _by_hand(header: str, name: str) -> Meaning:
     if column is None:
         fields = [one.field for one in COLUMNS]
         raise TableError(
-            f"--map: unknown field {name!r} for column {header!r}.{nearest(name, fields)} "
+            f"--map: unknown field {name!r} for column {header!r}.{nearest(name, fields, NEAR)} "
             f"Allowed: {', '.join(fields)}."
         )
     return Meaning(column, _factor(header, column), -1)
@@ -187,20 +199,3 @@ def _factor(header: str, column: Column) -> float | None:
     if column.kind == TEXT:
         return None
     return unit_of(["", *re.findall(r"[^\W_]+|%", header.casefold())], column.kind)[1]
-
-
-def _of_unknown(headers: Sequence[str]) -> str:
-    """Name the unknown columns, each with the nearest known name."""
-    known = [spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3]
-    names = [
-        f"{header!r} ({hint.strip().rstrip('?').replace('Did', 'did')}?)"
-        if (hint := nearest(header.replace(" ", "_"), known))
-        else repr(header)
-        for header in headers[:MOST_UNKNOWN]
-    ]
-    more = f" and {len(headers) - MOST_UNKNOWN} more" if len(headers) > MOST_UNKNOWN else ""
-    first = "column" if len(headers) == 1 else "columns"
-    return (
-        f"unknown {first}, not read: {', '.join(names)}{more}. "
-        f'Say what one holds by --map "{headers[0]}=FIELD"'
-    )
