@@ -143,7 +143,7 @@ def test_one_bad_cell_costs_one_cell(tmp_path: Path) -> None:
         ("method,acc\nLoRA,-0.9\n", "'-0.9' is below zero"),
         ("method,time\nLoRA,3 parsecs\n", "unknown unit 'parsecs'. Did you mean 'secs'?"),
         ("method,acc,accuracy\nLoRA,0.8,0.9\n", "'accuracy' and 'acc' both mean accuracy"),
-        ("method,acc\nLoRA,0.9\nIA3,0.9,1\n", "row 2 has 3 fields, but the header has 2"),
+        ("method,acc\nLoRA,0.9\nIA3,0.9,1\n", "line 3 has 3 fields, but the header has 2"),
         ("method,acc\nLoRA,0.9\n,0.8\n", "row 2 names no method and was not read"),
         ("method,colour,acurracy\nLoRA,red,1\n", "'acurracy' (did you mean 'accuracy'?)"),
     ],

@@ -243,7 +243,7 @@ def test_audit_checks_a_folder_of_records(
         ("t.csv", "method,accuracy\n", "has a header but no rows"),
         ("t.csv", "accuracy\n0.9\n", "no column names the methods. Its columns: accuracy"),
         ("t.csv", "method,accuracy\n,0.9\n", "row 1 names no method"),
-        ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "row 1 has 3 fields, but the header has 2"),
+        ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "line 2 has 3 fields, but the header has 2"),
         ("t.csv", 'method,acc\n"LoRA,0.9\n', "is not valid CSV"),
         ("t.json", "{", "is not valid JSON"),
         ("t.json", "3", "holds no table"),
@@ -268,9 +268,9 @@ def test_audit_refuses_a_missing_file_a_binary_file_and_an_empty_folder(
 ) -> None:
     assert audit(tmp_path / "gone.csv") == 2
     assert "gone.csv cannot be read: No such file or directory." in capsys.readouterr().err
-    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "t.csv").write_bytes(b"\x89PNG\x00\x81")
     assert audit(tmp_path / "t.csv") == 2
-    assert "is not a UTF-8 text file" in capsys.readouterr().err
+    assert "is no text in UTF-8, UTF-16 or Windows-1252" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert audit(tmp_path / "empty") == 2
     assert "holds no records" in capsys.readouterr().err
