@@ -11,7 +11,7 @@ from peft_methods.analysis.external.delimited import from_delimited
 from peft_methods.analysis.external.encoding import text_of
 from peft_methods.analysis.external.html_tables import from_html
 from peft_methods.analysis.external.json_tables import from_json, from_log
-from peft_methods.analysis.external.latex import from_latex
+from peft_methods.analysis.external.latex import TABULAR, from_latex
 from peft_methods.analysis.external.markdown import from_markdown
 from peft_methods.analysis.external.raw import RawTable, TableError
 from peft_methods.analysis.external.run_folders import from_folder
@@ -86,7 +86,7 @@ def _text_of(path: Path) -> tuple[str, str]:
 def _reader_for(text: str) -> Reader:
     if text.lstrip()[0] in "[{" and text.lstrip()[:2] != "{'":
         return from_json
-    if "\\begin{tabular" in text or "\\begin{longtable" in text:
+    if TABULAR.search(text):
         return from_latex
     if re.search(r"^\s*\|?\s*:?-{2,}:?\s*\|", text, re.MULTILINE):
         return from_markdown
