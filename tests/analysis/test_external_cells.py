@@ -204,8 +204,8 @@ def test_headers(header: str, cell: str, field: str, value: float, tmp_path: Pat
         ("MCC", "-0.02", "matthews_correlation", -0.02),
         ("PPL", "8.1", "perplexity", 8.1),
         ("Spearman", "0.9", "spearman", 0.9),
-        ("SST-2", "94.1", "sst2", 0.941),
-        ("GSM8K (acc)", "47.8%", "gsm8k", 0.478),
+        ("SST-2", "94.1", "sst2 accuracy", 0.941),
+        ("GSM8K (acc)", "47.8%", "gsm8k accuracy", 0.478),
         ("Precision", "0.87", "precision_score", 0.87),
     ],
 )
@@ -220,7 +220,7 @@ def test_other_figures_of_quality(
     [
         "eval_runtime",
         "Eval Time (s)",
-        "Time per epoch (s)",
+        "Eval time per epoch (s)",
         "test loss",
         "Speedup",
         "accelerator_memory_reserved_avg",

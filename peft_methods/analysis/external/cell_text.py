@@ -32,7 +32,7 @@ def without_markup(text: str) -> str:
     text = re.sub(r"<br\s*/?>", " ", text, flags=re.IGNORECASE)
     text = re.sub(r"<sup>\s*[^<\d]*\s*</sup>|<[a-zA-Z/][^<>]*>", "", text)
     text = html.unescape(text)
-    if "\\" in text or "$" in text:
+    if "\\" in text or text.count("$") > 1:
         text = without_latex(text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links and pictures
     text = re.sub(r"\*\*(.+?)\*\*|~~(.+?)~~|`(.+?)`", _inner, text)

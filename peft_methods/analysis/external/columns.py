@@ -98,7 +98,13 @@ COLUMNS = (
         TEXT,
         "dtype mixed_precision torch_dtype data_type quantization quantisation compute_dtype",
     ),
-    _column("device", TEXT, "gpu hardware accelerator device_name gpu_type gpu_name"),
+    _column(
+        "gpus",
+        "plain",
+        "num_gpus n_gpus gpu_count gpus_used devices num_devices n_devices world_size gpu数 显卡数",
+        fills="device",
+    ),
+    _column("device", TEXT, "gpu gpus hardware accelerator device_name gpu_type gpu_name"),
     *(
         _column(package, TEXT, f"{package}_version", fills="versions")
         for package in ("torch", "transformers", "peft", "bitsandbytes")
@@ -169,6 +175,9 @@ COLUMNS = (
         "学習時間 訓練時間",
         bare="train_runtime",
     ),
+    # Times that become training times where the epochs or the devices are known.
+    _column("epoch_seconds", "seconds", "", fills="train_seconds"),
+    _column("gpu_seconds", "seconds", "", fills="train_seconds"),
     _column(
         "step_seconds",
         "seconds",

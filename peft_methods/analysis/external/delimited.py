@@ -11,7 +11,11 @@ from pathlib import Path
 
 from peft_methods.analysis.external.broken_lines import whole_line
 from peft_methods.analysis.external.cell_text import without_markup
-from peft_methods.analysis.external.raw import RawTable, TableError, raw_table
+from peft_methods.analysis.external.header_rows import (
+    table_of_header_rows,
+    with_more_headers,
+)
+from peft_methods.analysis.external.raw import RawTable, TableError
 from peft_methods.utils.units import has_decimal_comma, with_points
 
 COMMENT = re.compile(r"\s*#\s")  # but `#Params` is a header
@@ -29,11 +33,11 @@ def from_delimited(path: Path, text: str) -> tuple[RawTable, ...]:
     body, remarks = _of_one_width(separator, len(header), numbered)
     if separator != "," and any(has_decimal_comma(cell) for line in body for cell in line):
         body = [[with_points(cell) for cell in line] for line in body]
-    table = raw_table(
-        path.name,
+    headers, rows = with_more_headers(
         [without_markup(one) for one in header],
         [[without_markup(cell) for cell in line] for line in body],
     )
+    table = table_of_header_rows(path.name, headers, rows)
     return (replace(table, remarks=(*remarks, *table.remarks)),)
 
 

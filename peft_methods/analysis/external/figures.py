@@ -34,6 +34,7 @@ class Figures:
 
     `shares` and `totals` are those that stand beside the counts; `memory_ran_out` are the rows that
     say so; `remarks` name the cells that could not be read.
+    `also` are the headers of other columns that the values are from.
     """
 
     column: Column
@@ -44,6 +45,7 @@ class Figures:
     memory_ran_out: set[int] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
     lacks_unit: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:

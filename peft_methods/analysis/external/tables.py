@@ -116,7 +116,11 @@ def _plain(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> PlainTable:
         raw.title,
         raw.headers,
         raw.rows,
-        {one.header: one.column.row_field for one in columns.by_field.values()},
+        {
+            header: one.column.row_field
+            for one in columns.by_field.values()
+            for header in (one.header, *one.also)
+        },
     )
 
 
