@@ -103,9 +103,7 @@ def test_figures_under_methods_are_rows_of_each(tmp_path: Path) -> None:
         ("Run 1,Run 2,Run 3", "accuracy.csv"),
     ],
 )
-def test_seeds_in_columns_are_read_as_their_mean(
-    headers: str, title: str, tmp_path: Path
-) -> None:
+def test_seeds_in_columns_are_read_as_their_mean(headers: str, title: str, tmp_path: Path) -> None:
     table = read(tmp_path, title, f"method,{headers}\nFull,90,92,94\nLoRA,91,,93\n")
     assert [row.accuracy for row in table.rows] == pytest.approx([0.92, 0.92])
     (remark,) = table.ignored

@@ -8,6 +8,11 @@ import pytest
 
 from peft_methods.analysis.external.tables import PlainTable, read_tables
 
+ONE_CELL = (
+    r"\begin{{tabular}}{{lS[table-format=2.1]}} Method & {{{}}} \\ \midrule LoRA & {} \\ "
+    r"\end{{tabular}}"
+)
+
 
 def read(folder: Path, text: str) -> PlainTable:
     (folder / "t.tex").write_text(text, encoding="utf-8")
@@ -38,7 +43,9 @@ def read(folder: Path, text: str) -> PlainTable:
     ],
 )
 def test_counts(cell: str, value: float, tmp_path: Path) -> None:
-    text = rf"\begin{{tabular}}{{lS[table-format=2.1]}} Method & {{Params}} \\ \midrule LoRA & {cell}"
+    text = (
+        rf"\begin{{tabular}}{{lS[table-format=2.1]}} Method & {{Params}} \\ \midrule LoRA & {cell}"
+    )
     trainable = read(tmp_path, text + r" \\ \end{tabular}").rows[0].trainable
     assert trainable
     assert trainable.value == pytest.approx(value)
@@ -56,7 +63,9 @@ def test_counts(cell: str, value: float, tmp_path: Path) -> None:
     ],
 )
 def test_sizes(cell: str, value: float, tmp_path: Path) -> None:
-    text = rf"\begin{{tabular}}{{lS}} Method & {{Memory}} \\ \midrule LoRA & {cell} \\ \end{{tabular}}"
+    text = (
+        rf"\begin{{tabular}}{{lS}} Method & {{Memory}} \\ \midrule LoRA & {cell} \\ \end{{tabular}}"
+    )
     peak = read(tmp_path, text).rows[0].peak_memory
     assert peak
     assert peak.value == pytest.approx(value)

@@ -112,7 +112,7 @@ def test_a_table_of_summaries_alone_is_refused(tmp_path: Path) -> None:
 def test_nothing_far_off_is_suggested(header: str, tmp_path: Path) -> None:
     table = read(tmp_path, f"method,{header},acc\nLoRA,x y,0.9\n")
     assert table.ignored == (
-        f"unknown column, not read: {header!r}. Say what one holds by --map \"{header}=FIELD\"",
+        f'unknown column, not read: {header!r}. Say what one holds by --map "{header}=FIELD"',
     )
     with pytest.raises(TableError) as caught:
         read(tmp_path, f"method,{header},acc\nLoRA,x,0.9\n", {header: header})

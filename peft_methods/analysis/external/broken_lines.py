@@ -36,9 +36,7 @@ def _readings(line: Sequence[str], width: int) -> Iterator[list[str]]:
     """Yield each way to join neighbours so that `width` cells remain."""
     for cuts in combinations(range(1, len(line)), width - 1):
         edges = (0, *cuts, len(line))
-        yield [
-            ",".join(line[start:end]) for start, end in zip(edges, edges[1:], strict=False)
-        ]
+        yield [",".join(line[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
 
 
 def _is_numeric(texts: Sequence[str]) -> bool | None:
@@ -56,8 +54,11 @@ def _fits(cell: str, is_number: bool | None) -> bool:
         return False
     is_joined = "," in text
     if not is_joined:
-        return not is_number or not text or NUMBER.fullmatch(text.casefold()) is not None or (
-            not any(character.isdigit() for character in text)
+        return (
+            not is_number
+            or not text
+            or NUMBER.fullmatch(text.casefold()) is not None
+            or (not any(character.isdigit() for character in text))
         )
     if is_number is None:
         return False

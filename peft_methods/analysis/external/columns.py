@@ -69,6 +69,10 @@ def _scores() -> tuple[Column, ...]:
         _column(
             "perplexity", "plain", "ppl test_perplexity eval_perplexity test_ppl", fills="scores"
         ),
+        *(
+            _column(name, "plain", "", fills="scores")
+            for name in ("word_perplexity", "byte_perplexity", "bits_per_byte")
+        ),
     )
 
 

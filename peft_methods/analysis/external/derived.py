@@ -11,7 +11,9 @@ from peft_methods.analysis.external.columns import COLUMNS
 from peft_methods.analysis.external.figures import Figures
 
 TIME = next(column for column in COLUMNS if column.field == "train_seconds")
-COUNT = re.compile(r"^\s*(\d{1,4})\s*(?:x|×|\*)|(?:x|×|\*)\s*(\d{1,4})\s*$|^(\d{1,4})\s+\w*\s*gpus?\b")
+COUNT = re.compile(
+    r"^\s*(\d{1,4})\s*(?:x|×|\*)|(?:x|×|\*)\s*(\d{1,4})\s*$|^(\d{1,4})\s+\w*\s*gpus?\b"
+)
 NODE = 8  # GPUs over which a rule allows weights to be parted
 
 

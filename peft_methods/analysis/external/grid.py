@@ -14,6 +14,7 @@ from peft_methods.analysis.external.raw import RawTable
 
 SECTION = "section"  # the header of the column that holds the headings within a table
 
+
 @dataclass(frozen=True)
 class Cell:
     """A text that takes `columns` × `rows` places."""

@@ -115,7 +115,11 @@ def _turned(title: str, columns: Sequence[Sequence[str]], body: Lines) -> RawTab
         if any(_fills(name, kind) for name in names):
             continue
         rows = [
-            [*(_at(line, place) for place in shared), top, *(_at(line, group.get(n)) for n in lower)]
+            [
+                *(_at(line, place) for place in shared),
+                top,
+                *(_at(line, group.get(n)) for n in lower),
+            ]
             for line in body
             for top, group in groups.items()
             if any(_at(line, place) for place in group.values())

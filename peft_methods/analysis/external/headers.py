@@ -64,6 +64,8 @@ PATHS = frozenset(
         "performance",
         "stats",
         "statistics",
+        "scores",
+        "quality",
     ]
 )
 # First words that change what a figure is about, so that they may go for some kinds only:
@@ -129,7 +131,12 @@ def column_of(header: str) -> tuple[Column, float | None] | None:
 
 @lru_cache(maxsize=4096)
 def meanings_of(header: str) -> tuple[Meaning, ...]:
-    """Return what a header may mean, the likeliest first; empty for an unknown one."""
+    """Return what a header may mean, the likeliest first; empty for an unknown one.
+
+    Names with a leading `_` are wandb's own: `_step` and `_runtime` are of the whole process.
+    """
+    if header.startswith("_"):
+        return ()
     words = re.findall(r"[^\W_]+|%|#", header.casefold())
     for shorter, kinds in _shortened(words):
         if found := _meanings(shorter, kinds):

@@ -13,10 +13,11 @@ from peft_methods.analysis.external.raw import RawTable, TableError
 from peft_methods.analysis.external.rows import rows_of
 from peft_methods.analysis.external.sources import raw_tables
 from peft_methods.analysis.external.summary_rows import LABELS, summaries
-from peft_methods.analysis.external.unread import NEAR
 from peft_methods.utils.errors import nearest
 
 __all__ = ["PlainTable", "TableError", "read_tables"]
+
+NEAR_HEADER = 0.7  # similarity from which another of the table's own headers is suggested
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _check_headers(path: Path, found: Sequence[RawTable], mapping: Mapping[str, 
     for header in mapping:
         if header not in headers:
             raise TableError(
-                f"--map: {path} has no column {header!r}.{nearest(header, headers, NEAR)} "
+                f"--map: {path} has no column {header!r}.{nearest(header, headers, NEAR_HEADER)} "
                 f"Columns: {', '.join(dict.fromkeys(headers))}."
             )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 from peft_methods.analysis.external.columns import COLUMNS
 from peft_methods.utils.errors import nearest
 from peft_methods.utils.units import is_missing
 
 MOST_UNKNOWN = 8  # unknown columns that the remark names
-NEAR = 0.75  # similarity from which a known name is suggested
+NEAR = 0.84  # similarity from which a known name is suggested: state is not strategy
+NEAR_WORD = 0.7  # the same for one of several words
 SETTING = re.compile(
     r"alpha|α|drop|optim|sched|decay|warm|batch|accum|layer|init|scal|temperature|norm|template|"
     r"prompt|variant|version|config|shot|lambda|λ|beta|β|gamma|γ|reduction|bottleneck|hidden|"
@@ -20,7 +22,7 @@ SETTING = re.compile(
 )
 # Figures that a run yields, and texts about it: they differ between seeds.
 YIELDED = re.compile(
-    r"time|latenc|runtime|second|hour|minute|memor|vram|speed|throughput|flop|accura|\bacc\b|f1|"
+    r"time|latenc|runtime|second|hour|minute|memor|vram|speed|throughput|flops?\b|flos|seen|accura|\bacc\b|f1|"
     r"score|loss|perplex|\bppl\b|bleu|rouge|recall|precision|error|rank(?:ing)?$|energy|watt|cost|"
     r"co2|carbon|temperature of|utili[sz]ation|date|created|updated|started|stamp|\burl|link|path|"
     r"\bid\b|uuid|hash|commit|note|comment|remark|host|user|state|status|description|winner|"
@@ -50,7 +52,7 @@ def _is_setting(header: str, texts: Sequence[str]) -> bool:
     """
     name = re.sub(r"[_./-]+", " ", header.casefold())
     known = [text.strip() for text in texts if not is_missing(text)]
-    if not header or not known or SEED.search(name):
+    if not header or header.startswith("_") or not known or SEED.search(name):
         return False
     yielded, setting = YIELDED.search(name), SETTING.search(name)
     if yielded or setting:
@@ -70,7 +72,7 @@ def of_unknown(headers: Sequence[str]) -> str:
     known = [spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3]
     names = [
         f"{header!r} ({hint.strip().rstrip('?').replace('Did', 'did')}?)"
-        if (hint := nearest(header.replace(" ", "_"), known, NEAR))
+        if (hint := nearest(header.replace(" ", "_"), _suggested(header, known), NEAR))
         else repr(header)
         for header in headers[:MOST_UNKNOWN]
     ]
@@ -80,3 +82,17 @@ def of_unknown(headers: Sequence[str]) -> str:
         f"unknown {first}, not read: {', '.join(names)}{more}. "
         f'Say what one holds by --map "{headers[0]}=FIELD"'
     )
+
+
+def _suggested(header: str, known: Sequence[str]) -> list[str]:
+    """Return the known names of which every word is near one of the header's.
+
+    Not those that say less: `eval_samples_per_second` is not `samples_per_second`.
+    """
+    words = re.findall(r"[^\W_]+", header.casefold())
+    return [
+        name
+        for name in known
+        if not set(parts := name.split("_")) <= set(words)
+        and (len(words) == 1 or all(get_close_matches(word, parts, 1, NEAR_WORD) for word in words))
+    ]
