@@ -63,3 +63,9 @@ def test_lines_about_the_file_are_no_rows(tmp_path: Path) -> None:
 def test_a_file_whose_every_line_has_too_many_fields_is_refused_by_line(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"line 2 has 4 fields, but the header has 2"):
         read(tmp_path, "method,acc\nLoRA,x,y,z\n")
+
+
+def test_without_a_whole_line_the_headers_say_which_columns_hold_numbers(tmp_path: Path) -> None:
+    text = "Method,Trainable params,Accuracy\nFull,109,483,778,0.92\nLoRA (r=8, a=16),296,450,0.9\n"
+    table = read(tmp_path, text)
+    assert [row.trainable and row.trainable.value for row in table.rows] == [109_483_778, 296_450]

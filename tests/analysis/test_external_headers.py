@@ -161,4 +161,20 @@ def test_means_and_deviations_under_one_header(tmp_path: Path) -> None:
     table = read(tmp_path, "t.csv", f"{text}LoRA,0.9,0.01,12.5,0.5\n")
     (row,) = table.rows
     assert (row.accuracy, row.train_seconds) == (0.9, 12.5)
-    assert "'accuracy std'" in table.ignored[0]
+    assert "'accuracy std', 'train_time_s std'" in table.ignored[0]
+
+
+def test_a_deviation_is_no_number_of_hours(tmp_path: Path) -> None:
+    """`Std` is German for hours, and short for a standard deviation."""
+    table = read(tmp_path, "t.csv", "method,time_std\nLoRA,2\n")
+    assert table.rows[0].train_seconds is None
+    table = read(tmp_path, "t.csv", "Methode,Dauer (Std)\nLoRA,2\n")
+    assert table.rows[0].train_seconds == 7200
+
+
+def test_headings_in_a_turned_table_are_no_columns(tmp_path: Path) -> None:
+    text = "| | Full FT | LoRA |\n|-|-|-|\n| **Setup** | | |\n| Model | bert | bert |\n"
+    text += "| **Results** | | |\n| Acc | 0.9 | 0.8 |\n"
+    table = read(tmp_path, "t.md", text)
+    assert table.ignored == ()
+    assert [(row.model, row.accuracy) for row in table.rows] == [("bert", 0.9), ("bert", 0.8)]

@@ -162,3 +162,14 @@ def test_a_csv_export_of_wandb(tmp_path: Path) -> None:
     assert (full.method, full.validation_accuracy, full.train_seconds) == ("full", None, None)
     assert "Did you mean" not in " ".join(table.ignored)
     assert "'_step' has no unit" not in " ".join(table.ignored)
+
+
+def test_settings_beside_the_list_of_runs_are_those_of_all(tmp_path: Path) -> None:
+    values = {
+        "config": {"model": "bert-base-uncased", "epochs": 3, "name": "sweep"},
+        "created": "2024-05-01",
+        "runs": [{"name": "full", "accuracy": 0.9}, {"name": "lora", "accuracy": 0.8, "epochs": 5}],
+    }
+    full, lora = read(tmp_path, "t.json", values).rows
+    assert (full.method, full.model, full.epochs) == ("full", "bert-base-uncased", 3)
+    assert (lora.method, lora.model, lora.epochs) == ("lora", "bert-base-uncased", 5)

@@ -117,3 +117,20 @@ def test_nothing_far_off_is_suggested(header: str, tmp_path: Path) -> None:
     with pytest.raises(TableError) as caught:
         read(tmp_path, f"method,{header},acc\nLoRA,x,0.9\n", {header: header})
     assert "Did you mean" not in str(caught.value)
+
+
+def test_cells_of_summaries_are_not_read(tmp_path: Path) -> None:
+    """A difference is no share of its column, and no reason to call others percentages."""
+    text = "method,acc,time (s)\nFull,0.93,20\nLoRA,0.92,10\nΔ,-1.1,-10\n"
+    table = read(tmp_path, text)
+    assert [row.accuracy for row in table.rows] == [0.93, 0.92]
+    assert len(table.ignored) == 1
+    assert len(table.cells) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["LoRA - Full", "(LoRA − FT)", r"$\Delta$ (LoRA $-$ FT)", "IA3 – FT"]
+)
+def test_differences_of_two_methods_are_left_out(name: str, tmp_path: Path) -> None:
+    table = read(tmp_path, f"method,acc\nFull,0.93\nLoRA,0.92\n{name},0.01\n")
+    assert [row.name for row in table.rows] == ["Full", "LoRA"]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
+
+from peft_methods.analysis.external.cell_text import is_out_of_memory
+from peft_methods.analysis.external.columns import TEXT
+from peft_methods.analysis.external.headers import meanings_of
+from peft_methods.utils.units import is_missing
 
 MOST_FIELDS = 40  # of a line that is tried: the readings of a longer one are too many
 MOST_READINGS = 5_000
@@ -12,17 +17,21 @@ NUMBER = re.compile(r"[~≈]?[-+−]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d+)?(?:e[-+
 GROUP = re.compile(r"\d{3}(?!\d)")  # three digits, as they follow a comma between thousands
 
 
-def whole_line(line: Sequence[str], others: Sequence[Sequence[str]], width: int) -> list[str]:
+def whole_line(
+    line: Sequence[str], others: Sequence[Sequence[str]], header: Sequence[str]
+) -> list[str]:
     """Return the cells of a line with too many fields; empty if no or several readings fit.
 
-    `others`: the lines that have `width` fields. Fields are joined where brackets stay open, or
+    `others`: the lines that have the header's width. Fields are joined where brackets stay open, or
     where digits are groups of thousands; a column that holds numbers elsewhere gets a number, and
     one with words gets no bare number.
     """
-    excess = len(line) - width
-    if excess <= 0 or len(line) > MOST_FIELDS:
+    width = len(header)
+    if len(line) <= width or len(line) > MOST_FIELDS:
         return []
-    numeric = [_is_numeric([other[place] for other in others]) for place in range(width)]
+    numeric = [
+        _is_numeric(name, [other[place] for other in others]) for place, name in enumerate(header)
+    ]
     found: list[list[str]] = []
     for tried, cells in enumerate(_readings(line, width)):
         if tried >= MOST_READINGS:
@@ -36,14 +45,15 @@ def _readings(line: Sequence[str], width: int) -> Iterator[list[str]]:
     """Yield each way to join neighbours so that `width` cells remain."""
     for cuts in combinations(range(1, len(line)), width - 1):
         edges = (0, *cuts, len(line))
-        yield [",".join(line[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+        yield [",".join(line[start:end]) for start, end in pairwise(edges)]
 
 
-def _is_numeric(texts: Sequence[str]) -> bool | None:
-    """Whether a column holds numbers; None if that is not clear."""
+def _is_numeric(header: str, texts: Sequence[str]) -> bool | None:
+    """Whether a column holds numbers, by its cells or its name; None if that is unclear."""
     known = [text.strip() for text in texts if text.strip()]
     if not known:
-        return None
+        found = meanings_of(header)
+        return found[0].column.kind != TEXT if found else None
     numbers = sum(NUMBER.fullmatch(text.casefold()) is not None for text in known)
     return numbers * 2 > len(known) if numbers in {0, len(known)} else None
 
@@ -54,12 +64,8 @@ def _fits(cell: str, is_number: bool | None) -> bool:
         return False
     is_joined = "," in text
     if not is_joined:
-        return (
-            not is_number
-            or not text
-            or NUMBER.fullmatch(text.casefold()) is not None
-            or (not any(character.isdigit() for character in text))
-        )
+        is_figure = NUMBER.fullmatch(text.casefold()) is not None
+        return not is_number or is_figure or is_missing(text) or is_out_of_memory(text)
     if is_number is None:
         return False
     if is_number:

@@ -15,6 +15,7 @@ PLAIN_SYMBOLS = {
     "ddagger": "‡", "ast": "*", "star": "★", "uparrow": "↑", "downarrow": "↓", "ldots": "…",
     "textasciitilde": "~", "textsuperscript": "^", "textpm": "±", "leq": "≤", "geq": "≥",
     "checkmark": "✓", "xmark": "❌", "alpha": "alpha", "eta": "eta",
+    "Delta": "Δ", "delta": "δ",
 }  # fmt: skip
 DROPPED = (
     r"\\(?:cite[a-z]*|ref|label|footnote(?:mark|text)?|vspace|hspace|rowcolor|cellcolor|color|"

@@ -30,7 +30,7 @@ def from_delimited(path: Path, text: str) -> tuple[RawTable, ...]:
             f"{path} has no header. Give a CSV file with a header line and one row per method."
         )
     (_, header), *numbered = lines
-    body, remarks = _of_one_width(separator, len(header), numbered)
+    body, remarks = _of_one_width(separator, header, numbered)
     if separator != "," and any(has_decimal_comma(cell) for line in body for cell in line):
         body = [[with_points(cell) for cell in line] for line in body]
     headers, rows = with_more_headers(
@@ -66,9 +66,10 @@ def _lines(path: Path, text: str) -> tuple[str, list[tuple[int, list[str]]]]:
 
 
 def _of_one_width(
-    separator: str, width: int, numbered: Sequence[tuple[int, list[str]]]
+    separator: str, header: Sequence[str], numbered: Sequence[tuple[int, list[str]]]
 ) -> tuple[list[list[str]], list[str]]:
     """Return the lines of the header's width, and a remark for each that had more fields."""
+    width = len(header)
     trimmed = [(number, _without_empty_end(line, width)) for number, line in numbered]
     whole = [line for _, line in trimmed if len(line) == width]
     body, remarks = [], []
@@ -77,7 +78,7 @@ def _of_one_width(
             body.append(line)
             continue
         many = f"line {number} has {len(line)} fields, but the header has {width}"
-        if joined := whole_line(line, whole, width) if separator == "," else []:
+        if joined := whole_line(line, whole, header) if separator == "," else []:
             body.append(joined)
             cells = ", ".join(repr(cell) for cell in joined if "," in cell)
             remarks.append(f"{many}: {cells} was read as one, with an unquoted comma")

@@ -38,7 +38,9 @@ def text_of(path: Path) -> tuple[str, str]:
         if CONTROLS.search(data) or OTHER_SCRIPT.search(data):
             raise
     text = data.decode("cp1252")
-    return _one_kind_of_line_end(text), "it is not UTF-8 and was read as Windows-1252 (Latin-1)"
+    return _one_kind_of_line_end(
+        text
+    ), "the file is not UTF-8 and was read as Windows-1252 (Latin-1)"
 
 
 def _utf_16_without_mark(sample: bytes) -> str:

@@ -47,23 +47,26 @@ def with_more_headers(first: Sequence[str], body: Lines) -> tuple[list[list[str]
 
 def is_header_line(above: Sequence[str], line: Sequence[str]) -> bool:
     """Whether a line below a header row is a header too: units, figures' names, or an index's."""
-    written = [text for text in line if text.strip()]
-    if not written or any(FIGURE.fullmatch(text.casefold()) for text in written):
-        return False
-    if any(is_missing(text) for text in written):
-        return False
     first, others = line[0].strip(), [text for text in line[1:] if text.strip()]
-    if first and not _names_rows(first) and first != above[0].strip():
+    if not (first or others) or any(map(_is_cell, (first, *others))):
+        return False
+    is_below = not first or first == above[0].strip()
+    if not is_below and not _names_rows(first):
         return False
     if not others:
         return bool(first) and not above[0].strip()
     if all(text.casefold().strip("()[] ") in ALL_UNITS for text in others):
         return True
-    if any(method_of(text) is not None and not meanings_of(text) for text in others):
-        return False
     known = sum(bool(meanings_of(text)) or text.casefold() in MEANS | OTHERS for text in others)
-    has_room = not above[0].strip() or not first or first == above[0].strip()
-    return known * 2 > len(others) and has_room
+    return known * 2 > len(others) and (is_below or not above[0].strip())
+
+
+def _is_cell(text: str) -> bool:
+    """Whether a text is a figure, a missing one, or a method, and so no header."""
+    if not text:
+        return False
+    is_method = method_of(text) is not None and not meanings_of(text)
+    return is_method or is_missing(text) or FIGURE.fullmatch(text.casefold()) is not None
 
 
 def _names_rows(text: str) -> bool:

@@ -84,6 +84,7 @@ METRICS = {
     "pearsonr": "pearson", "spearman": "spearman", "spearmanr": "spearman",
 }  # fmt: skip
 QUALITY = frozenset([*METRICS, "score", "corr", "correlation", "test", "dev"])
+GERMAN_TIMES = frozenset(["zeit", "dauer", "trainingszeit", "trainingsdauer", "laufzeit"])
 CLOCK_WORDS = ["hh", "h", "mm", "ss"]  # of `Time (hh:mm:ss)`: the form of the values, no unit
 NAMES = """
 sst2 sst5 mrpc cola qqp mnli mnlim mnlimm qnli rte wnli stsb glue superglue boolq cb copa
@@ -97,14 +98,14 @@ anli hans medqa medmcqa pubmedqa ceval cmmlu drop race hotpotqa metamathqa
 """
 DATA_SETS = frozenset(NAMES.split())
 # Data sets that have one usual metric; MRPC, QQP and STS-B, for example, have two.
-METRIC_OF = dict.fromkeys(
-    """sst2 sst5 mnli mnlim mnlimm qnli rte wnli boolq copa wic imdb agnews yelp yelp2 yelp5 dbpedia
-    trec banking77 clinc150 emotion gsm8k math mmlu mmlupro bbh arc arcc arce arceasy arcchallenge
-    hellaswag winogrande piqa siqa obqa openbookqa csqa commonsenseqa gpqa aqua svamp mawps
-    multiarith addsub singleeq cifar10 cifar100 imagenet food101 flowers102 pets cars dtd eurosat
-    svhn xnli pawsx paws anli hans medqa medmcqa pubmedqa ceval cmmlu race""".split(),
-    "accuracy",
-) | {"cola": "matthews_correlation"}
+ACCURACY_OF = """
+sst2 sst5 mnli mnlim mnlimm qnli rte wnli boolq copa wic imdb agnews yelp yelp2 yelp5 dbpedia
+trec banking77 clinc150 emotion gsm8k math mmlu mmlupro bbh arc arcc arce arceasy arcchallenge
+hellaswag winogrande piqa siqa obqa openbookqa csqa commonsenseqa gpqa aqua svamp mawps
+multiarith addsub singleeq cifar10 cifar100 imagenet food101 flowers102 pets cars dtd eurosat
+svhn xnli pawsx paws anli hans medqa medmcqa pubmedqa ceval cmmlu race
+"""
+METRIC_OF = dict.fromkeys(ACCURACY_OF.split(), "accuracy") | {"cola": "matthews_correlation"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,8 @@ def meanings_of(header: str) -> tuple[Meaning, ...]:
     if header.startswith("_"):
         return ()
     words = re.findall(r"[^\W_]+|%|#", header.casefold())
+    if "std" in words and not GERMAN_TIMES & set(words):
+        return ()  # a standard deviation, no hours
     for shorter, kinds in _shortened(words):
         if found := _meanings(shorter, kinds):
             return found

@@ -19,6 +19,11 @@ NO_TABLE = (
     "method to one."
 )
 
+SHARED = frozenset(
+    """model data task precision device epochs batch_size max_length seed learning_rate train_rows
+    validation_rows test_rows""".split()  # noqa: SIM905 - the list would take a line for each
+)  # settings that a file may give once for all of its runs
+
 
 def from_json(path: Path, text: str) -> tuple[RawTable, ...]:
     """Read a JSON file. Raises `TableError`."""
@@ -155,6 +160,22 @@ def _names_methods(row: Any) -> bool:
     )
 
 
+def _with_shared(rows: Sequence[dict[str, Any]], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Add the settings that stand beside a list of runs to those without them.
+
+    A setting has the name that some run has for it.
+    """
+    fields = {name: column_of(name) for row in rows for name in flat(row)}
+    names = {found[0].field: name for name, found in fields.items() if found is not None}
+    beside = {name: value for name, value in values.items() if not isinstance(value, list)}
+    shared = {
+        names.get(found[0].field, name): text
+        for name, text in flat(beside).items()
+        if (found := column_of(name)) is not None and found[0].field in SHARED
+    }
+    return [{**shared, **row} for row in rows]
+
+
 def _rows_within(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Return an object's rows: its only list of objects, or its objects by method."""
     lists = [
@@ -163,7 +184,7 @@ def _rows_within(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         if isinstance(value, list) and any(isinstance(row, dict) for row in value)
     ]
     if len(lists) == 1 and all(map(_names_methods, lists[0])):
-        return lists[0]
+        return _with_shared(lists[0], values)
     # A method may have null for its figures, a setting of all may be null too.
     objects = {
         name: row or {}

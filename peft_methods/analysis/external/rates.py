@@ -10,6 +10,7 @@ EPOCH = frozenset(["epoch", "epoche", "époque", "轮"])
 STEP = frozenset(["step", "it", "iter", "iteration"])
 DEVICE = frozenset(["gpu", "device", "card"])
 LINKS = frozenset(["per", "each", "every", "a", "one", "1", "pro", "par"])
+WHOLE = frozenset(["total", "train", "training", "time", "compute", "used", "all"])
 CHIP = re.compile(r"gpus?|[abhlvtp]\d{1,3}[a-z]?|rtx")
 
 
@@ -25,14 +26,15 @@ def rate_of(words: list[str]) -> tuple[list[str], str, str] | None:
     if EPOCH & set(rest):
         return [word for word in rest if word not in EPOCH], "epoch_seconds", "seconds"
     if rest[-1] in STEP and rest[-2] in UNITS["seconds"]:
-        return rest[:-1][-1:], "step_seconds", "seconds"
-    is_per = "per" in words or rest[-2] in UNITS["bytes"]
-    if rest[-1] in DEVICE and is_per:
-        return rest[:-1], "peak_memory", "bytes"
-    if is_per and DEVICE & set(rest) and rest[-1] in UNITS["bytes"]:
+        return [rest[-2]], "step_seconds", "seconds"
+    return _per_gpu(rest, has_per="per" in words)
+
+
+def _per_gpu(rest: list[str], *, has_per: bool) -> tuple[list[str], str, str] | None:
+    is_size = has_per or rest[-2] in UNITS["bytes"]
+    if is_size and (rest[-1] in DEVICE or (DEVICE & set(rest) and rest[-1] in UNITS["bytes"])):
         return [word for word in rest if word not in DEVICE], "peak_memory", "bytes"
-    if rest[-1] in UNITS["seconds"] and any(CHIP.fullmatch(word) for word in rest[:-1]):
-        extra = {"total", "train", "training", "time", "compute", "used", "all"}
-        left = [word for word in rest[:-1] if not CHIP.fullmatch(word) and word not in extra]
-        return ([rest[-1]], "gpu_seconds", "seconds") if not left else None
+    chips = [word for word in rest[:-1] if CHIP.fullmatch(word)]
+    if chips and rest[-1] in UNITS["seconds"] and set(rest[:-1]) <= {*chips, *WHOLE}:
+        return [rest[-1]], "gpu_seconds", "seconds"
     return None

@@ -26,7 +26,10 @@ TEXTS = ("data", "precision", "device", "task", "bias")
 
 @dataclass(frozen=True)
 class TableRow(ResultRow):
-    """A row of a table made elsewhere. `others`: settings in columns that are unknown, by header."""
+    """A row of a table made elsewhere.
+
+    `others`: settings in columns that are unknown, by header.
+    """
 
     others: Mapping[str, str] = field(default_factory=dict)
 

@@ -31,7 +31,14 @@ LABELS = ("data", "task", "model", "seed")  # columns that may say "Average" bes
 def is_summary(name: str) -> bool:
     """Whether a name alone says that its row summarises others, or compares two of them."""
     bare = " ".join(name.casefold().replace("_", " ").split()).strip("*:. ")
-    return bool(ALONE.fullmatch(bare) or COMPARED.search(bare))
+    return bool(ALONE.fullmatch(bare) or COMPARED.search(bare)) or _is_difference(bare)
+
+
+def _is_difference(name: str) -> bool:
+    """Whether a name is one method minus another."""
+    parts = re.split(r"\s+[-–−]\s+", name.strip("() "))
+    found = {method_of(part) for part in parts}
+    return len(parts) == 2 and None not in found and len(found) == 2
 
 
 def summaries(names: Sequence[str], labels: Sequence[Sequence[str]]) -> dict[int, str]:

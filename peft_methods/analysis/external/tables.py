@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -103,7 +103,8 @@ def _plain(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> PlainTable:
         if not name
     ]
     labels = [columns.texts(name, raw) for name in LABELS]
-    left_out = summaries(names, [texts for texts in labels if texts])
+    if left_out := summaries(names, [texts for texts in labels if texts]):
+        columns = assigned(_emptied(raw, left_out), mapping)
     if len(left_out) == len([name for name in names if name]):
         raise TableError(f"{path}: its rows are summaries ({names[0]!r}), none is a method's.")
     if left_out:
@@ -123,6 +124,14 @@ def _plain(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> PlainTable:
             for header in (one.header, *one.also)
         },
     )
+
+
+def _emptied(raw: RawTable, places: Collection[int]) -> RawTable:
+    """Return the table without the cells of some rows: they say nothing about its columns."""
+    rows = [
+        tuple("" for _ in row) if place in places else row for place, row in enumerate(raw.rows)
+    ]
+    return replace(raw, rows=tuple(rows))
 
 
 def _names(path: Path, raw: RawTable, columns: Assigned) -> list[str]:
