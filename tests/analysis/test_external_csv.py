@@ -66,6 +66,37 @@ def test_a_file_whose_every_line_has_too_many_fields_is_refused_by_line(tmp_path
 
 
 def test_without_a_whole_line_the_headers_say_which_columns_hold_numbers(tmp_path: Path) -> None:
-    text = "Method,Trainable params,Accuracy\nFull,109,483,778,0.92\nLoRA (r=8, a=16),296,450,0.9\n"
+    text = "Method,Trainable params,Acc\nFull,109,483,778,0.92\nLoRA (r=8, a=16),296,450,0.9\n"
     table = read(tmp_path, text)
     assert [row.trainable and row.trainable.value for row in table.rows] == [109_483_778, 296_450]
+
+
+TEXTS = {
+    "pandas": "      method    acc   params (M)\n0    full FT  0.921  109.5\n"
+    "1       lora  0.915    0.3\n",
+    "aligned": "method   acc    params (M)\nfull FT  0.921  109.5\nlora     0.915  0.3\n",
+    "grid": "+---------+-------+------------+\n| method  | acc   | params (M) |\n"
+    "+=========+=======+============+\n| full FT | 0.921 | 109.5      |\n"
+    "+---------+-------+------------+\n| lora    | 0.915 | 0.3        |\n"
+    "+---------+-------+------------+\n",
+    "boxes": "┏━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━┓\n┃ method  ┃ acc   ┃ params (M) ┃\n"
+    "┡━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━┩\n│ full FT │ 0.921 │ 109.5      │\n"
+    "│ lora    │ 0.915 │ 0.3        │\n└─────────┴───────┴────────────┘\n",
+}
+
+
+@pytest.mark.parametrize("kind", list(TEXTS))
+def test_tables_of_plain_text(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text(TEXTS[kind], encoding="utf-8")
+    (table,) = read_tables(tmp_path / "t.txt")
+    assert table.ignored == ()
+    assert [(row.method, row.accuracy) for row in table.rows] == [("full", 0.921), ("lora", 0.915)]
+    assert [row.trainable and row.trainable.value for row in table.rows] == [109.5e6, 0.3e6]
+
+
+def test_an_unquoted_semicolon(tmp_path: Path) -> None:
+    table = read(tmp_path, "method;acc;device\nfull;0,921;T4\nlora (r=8; q,v);0,915;T4\n")
+    assert [(row.name, row.accuracy) for row in table.rows] == [
+        ("full", 0.921), ("lora (r=8; q,v)", 0.915),
+    ]  # fmt: skip
+    assert "unquoted ';'" in table.ignored[0]

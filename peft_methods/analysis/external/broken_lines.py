@@ -1,4 +1,4 @@
-"""Lines of a CSV file with unquoted commas in a cell: read where only one reading fits."""
+"""Lines of a CSV file with an unquoted separator in a cell: read where only one reading fits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ GROUP = re.compile(r"\d{3}(?!\d)")  # three digits, as they follow a comma betwe
 
 
 def whole_line(
-    line: Sequence[str], others: Sequence[Sequence[str]], header: Sequence[str]
+    line: Sequence[str],
+    others: Sequence[Sequence[str]],
+    header: Sequence[str],
+    separator: str = ",",
 ) -> list[str]:
     """Return the cells of a line with too many fields; empty if no or several readings fit.
 
@@ -33,19 +36,22 @@ def whole_line(
         _is_numeric(name, [other[place] for other in others]) for place, name in enumerate(header)
     ]
     found: list[list[str]] = []
-    for tried, cells in enumerate(_readings(line, width)):
+    for tried, cells in enumerate(_readings(line, width, separator)):
         if tried >= MOST_READINGS:
             return []
-        if all(_fits(cell, is_number) for cell, is_number in zip(cells, numeric, strict=True)):
+        if all(
+            _fits(cell, is_number, separator)
+            for cell, is_number in zip(cells, numeric, strict=True)
+        ):
             found.append(cells)
     return found[0] if len(found) == 1 else []
 
 
-def _readings(line: Sequence[str], width: int) -> Iterator[list[str]]:
+def _readings(line: Sequence[str], width: int, separator: str) -> Iterator[list[str]]:
     """Yield each way to join neighbours so that `width` cells remain."""
     for cuts in combinations(range(1, len(line)), width - 1):
         edges = (0, *cuts, len(line))
-        yield [",".join(line[start:end]) for start, end in pairwise(edges)]
+        yield [separator.join(line[start:end]) for start, end in pairwise(edges)]
 
 
 def _is_numeric(header: str, texts: Sequence[str]) -> bool | None:
@@ -58,20 +64,24 @@ def _is_numeric(header: str, texts: Sequence[str]) -> bool | None:
     return numbers * 2 > len(known) if numbers in {0, len(known)} else None
 
 
-def _fits(cell: str, is_number: bool | None) -> bool:
+def _fits(cell: str, is_number: bool | None, separator: str) -> bool:
     text = cell.strip()
     if any(text.count(opened) != text.count(closed) for opened, closed in ("()", "[]", "{}")):
         return False
-    is_joined = "," in text
+    is_joined = separator in text
     if not is_joined:
         is_figure = NUMBER.fullmatch(text.casefold()) is not None
         return not is_number or is_figure or is_missing(text) or is_out_of_memory(text)
     if is_number is None:
         return False
     if is_number:
-        return NUMBER.fullmatch(text.casefold()) is not None and _are_thousands(text)
+        return (
+            separator == ","
+            and NUMBER.fullmatch(text.casefold()) is not None
+            and _are_thousands(text)
+        )
     outside = re.sub(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}", "", text).casefold()
-    return not any(NUMBER.fullmatch(part.strip()) for part in outside.split(","))
+    return not any(NUMBER.fullmatch(part.strip()) for part in outside.split(separator))
 
 
 def _are_thousands(text: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from peft_methods.analysis.external.aligned import DRAWN, lines_of_text
 from peft_methods.analysis.external.broken_lines import whole_line
 from peft_methods.analysis.external.cell_text import without_markup
 from peft_methods.analysis.external.header_rows import (
@@ -51,6 +52,9 @@ def _lines(path: Path, text: str) -> tuple[str, list[tuple[int, list[str]]]]:
     )
     # The first of equals wins: where commas separate columns, ; separates the values of a series.
     separator = said[1] if said else max("\t,;", key=first.count)
+    is_text = not said and (DRAWN.fullmatch(first) or separator not in first)
+    if is_text and (printed := lines_of_text(text)):
+        return "", printed
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     found: list[tuple[int, list[str]]] = []
     try:
@@ -78,10 +82,10 @@ def _of_one_width(
             body.append(line)
             continue
         many = f"line {number} has {len(line)} fields, but the header has {width}"
-        if joined := whole_line(line, whole, header) if separator == "," else []:
+        if joined := whole_line(line, whole, header, separator):
             body.append(joined)
-            cells = ", ".join(repr(cell) for cell in joined if "," in cell)
-            remarks.append(f"{many}: {cells} was read as one, with an unquoted comma")
+            cells = " and ".join(repr(cell) for cell in joined if separator in cell)
+            remarks.append(f"{many}: {cells} was read as one cell, with an unquoted {separator!r}")
         else:
             remarks.append(
                 f"{many}, so it was not read: {_shortened(separator.join(line))!r}. Quote a value "

@@ -48,7 +48,7 @@ def entries_of(rows: Sequence[ResultRow]) -> Entries:
     remarks = []
     for same in by_name.values():
         by_setting: dict[tuple[Any, ...], list[ResultRow]] = {}
-        others = sorted({header for row in same for header in _others(row)})
+        others = list(dict.fromkeys(header for row in same for header in _others(row)))
         for row in same:
             key = (*(of(row) for of in SETTINGS.values()), *map(_others(row).get, others))
             by_setting.setdefault(key, []).append(row)
@@ -80,7 +80,8 @@ def _of_unread(same: Sequence[ResultRow], headers: Sequence[str]) -> list[str]:
             lines = ", ".join(str(row.line + 1) for row in rows)
             remarks.append(
                 f"rows {lines} are {rows[0].name} and differ in {', '.join(map(repr, differing))}, "
-                "which is not understood: taken as different settings, not as seeds"
+                f"{'which is' if len(differing) == 1 else 'which are'} not understood: taken as "
+                "different settings, not as seeds"
             )
     return remarks
 
