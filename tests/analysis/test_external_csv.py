@@ -56,6 +56,8 @@ def test_a_decimal_comma_between_commas_is_never_read_as_thousands(tmp_path: Pat
 def test_lines_about_the_file_are_no_rows(tmp_path: Path) -> None:
     table = read(tmp_path, "sep=;\nmethod;acc\nLoRA;0,93\n")
     assert table.rows[0].accuracy == 0.93
+    table = read(tmp_path, "# method,acc\nLoRA,0.93\n")
+    assert table.rows[0].accuracy == 0.93
     table = read(tmp_path, "# made by a script, twice, on a day\nmethod,acc\nLoRA,0.93\n")
     assert table.rows[0].accuracy == 0.93
 

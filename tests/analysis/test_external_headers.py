@@ -115,7 +115,7 @@ def test_seeds_in_columns_are_read_as_their_mean(headers: str, title: str, tmp_p
 
 def test_seeds_of_an_unnamed_metric_are_named_as_not_read(tmp_path: Path) -> None:
     text = "method,seed 0,seed 1\nFull,90,92\n"
-    table = read(tmp_path, "t.csv", text)
+    table = read(tmp_path, "test_results.csv", text)
     assert table.rows[0].accuracy is None
     assert "'seed 0', 'seed 1'" in table.ignored[0]
     assert "do not say which figure" in table.ignored[0]

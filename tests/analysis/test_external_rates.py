@@ -27,6 +27,7 @@ def read(folder: Path, text: str) -> PlainTable:
         ("Epoch time (min)", "2", 360),
         ("Training time per epoch", "0:02:00", 360),
         ("hours/epoch", "1", 10_800),
+        ("Avg. time per epoch (min)", "2", 360),
     ],
 )
 def test_the_time_of_an_epoch_times_the_epochs(

@@ -87,7 +87,15 @@ def test_summaries_are_left_out_by_name(name: str, tmp_path: Path) -> None:
     assert "is a summary, no method, and left out" in remark
 
 
-@pytest.mark.parametrize("name", ["LoRA (best)", "LoRA, mean of 3 seeds", "AdaLoRA", "Best LoRA"])
+@pytest.mark.parametrize(
+    "name",
+    [
+@pytest.mark.parametrize(
+    "name", ["LoRA - Full", "(LoRA − FT)", r"$\Delta$ (LoRA $-$ FT)", "IA3 – FT"]
+)
+        "Delta tuning", "Δ-tuning", "Mean pooling + head", "MaxLoRA",
+    ],
+)  # fmt: skip
 def test_a_method_stays_whose_name_has_such_a_word(name: str, tmp_path: Path) -> None:
     table = read(tmp_path, f'method,acc\nFull,0.92\n"{name}",0.91\n')
     assert len(table.rows) == 2

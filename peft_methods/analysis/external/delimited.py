@@ -55,6 +55,8 @@ def _lines(path: Path, text: str) -> tuple[str, list[tuple[int, list[str]]]]:
     is_text = not said and (DRAWN.fullmatch(first) or separator not in first)
     if is_text and (printed := lines_of_text(text)):
         return "", printed
+    if not said:
+        text = _without_mark_of_header(text, first, separator)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     found: list[tuple[int, list[str]]] = []
     try:
@@ -67,6 +69,15 @@ def _lines(path: Path, text: str) -> tuple[str, list[tuple[int, list[str]]]]:
             f"{path} is not valid CSV: line {reader.line_num + skipped}: {error}. Check its quotes."
         ) from None
     return separator, found
+
+
+def _without_mark_of_header(text: str, first: str, separator: str) -> str:
+    """Drop the `#` before a header, as numpy writes it: it has as many fields as the line below."""
+    above, found, below = text.partition(first)
+    *others, header = above.rstrip("\n").split("\n") if above.strip() else [""]
+    if found and COMMENT.match(header) and header.count(separator) == first.count(separator) > 0:
+        return "\n".join([*others, COMMENT.sub("", header, count=1), first]) + below
+    return text
 
 
 def _of_one_width(

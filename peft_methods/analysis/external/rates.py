@@ -9,7 +9,7 @@ from peft_methods.utils.units import UNITS
 EPOCH = frozenset(["epoch", "epoche", "époque", "轮"])
 STEP = frozenset(["step", "it", "iter", "iteration"])
 DEVICE = frozenset(["gpu", "device", "card"])
-LINKS = frozenset(["per", "each", "every", "a", "one", "1", "pro", "par"])
+LINKS = frozenset("per each every a one 1 pro par avg average mean".split())  # noqa: SIM905
 WHOLE = frozenset(["total", "train", "training", "time", "compute", "used", "all"])
 CHIP = re.compile(r"gpus?|[abhlvtp]\d{1,3}[a-z]?|rtx")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from peft_methods.analysis.external.columns import TEXT, Column
 from peft_methods.analysis.external.figures import Figures, figures_of
-from peft_methods.analysis.external.headers import Meaning, meanings_of
+from peft_methods.analysis.external.headers import METRICS, Meaning, meanings_of
 from peft_methods.utils.units import Quantity
 
 SEED = re.compile(
@@ -36,12 +36,10 @@ def meanings_of_seeds(rest: str, title: str) -> tuple[Meaning, ...]:
     """
     if rest.strip("()[] "):
         return tuple(one for one in meanings_of(rest) if one.column.kind != TEXT)
-    found: dict[str, Meaning] = {}
-    for word in re.findall(r"[^\W_]+", title):
-        for one in meanings_of(word)[:1]:
-            if one.column.kind in {"share", "score"} and one.column.field != "average":
-                found[one.column.field] = one
-    return tuple(found.values()) if len(found) == 1 else ()
+    named = {
+        METRICS[word] for word in re.findall(r"[a-z0-9]+", title.casefold()) if word in METRICS
+    }
+    return meanings_of(named.pop()) if len(named) == 1 else ()
 
 
 def mean_figures(

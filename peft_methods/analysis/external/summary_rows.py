@@ -21,9 +21,7 @@ ALONE = re.compile(
     rf"(?:{WORD})(?:\s*(?:±|\+/-|and|&|/)?\s*(?:{WORD}))*\s*(?:\(.*\)|\[.*\]|of .*|over .*|"
     r"across .*|vs\.? .*|to .*|in .*|from .*|[%:].*)?"
 )
-COMPARED = re.compile(
-    r"^(?:δ|∆|delta\b|diff(?:erence)?\b|gain\b|improvement\b)|\bvs\.?\s|\bversus\b"
-)
+COMPARED = re.compile(r"^[δ∆](?!\s*-?\s*tun|-)|\bvs\.?\s|\bversus\b")  # delta tuning is a method
 OF_METHOD = re.compile(rf"(?<!\w)(?:{WORD})(?!\w)")
 LABELS = ("data", "task", "model", "seed")  # columns that may say "Average" beside a method
 
