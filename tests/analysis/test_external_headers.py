@@ -178,3 +178,27 @@ def test_headings_in_a_turned_table_are_no_columns(tmp_path: Path) -> None:
     table = read(tmp_path, "t.md", text)
     assert table.ignored == ()
     assert [(row.model, row.accuracy) for row in table.rows] == [("bert", 0.9), ("bert", 0.8)]
+
+
+def test_methods_under_figures_are_rows_of_each(tmp_path: Path) -> None:
+    text = "| Dataset | Accuracy | | Time (s) | |\n|-|-|-|-|-|\n| | Full | LoRA | Full | LoRA |\n"
+    text += "| SST-2 | 93 | 92 | 420 | 300 |\n| RTE | 66 | 64 | 21 | 16 |\n"
+    table = read(tmp_path, "t.md", text)
+    assert table.ignored == ()
+    assert [(row.method, row.data, row.train_seconds) for row in table.rows] == [
+        ("full", "SST-2", 420), ("lora", "SST-2", 300), ("full", "RTE", 21), ("lora", "RTE", 16),
+    ]  # fmt: skip
+
+
+def test_an_unknown_second_header_is_named_as_a_column(tmp_path: Path) -> None:
+    text = "| | | Memory (GB) | |\n|-|-|-|-|\n| Model | Method | bs=1 | bs=8 |\n"
+    text += "| opt | LoRA | 6.4 | 12.0 |\n| opt | Full | 21 | 30 |\n"
+    table = read(tmp_path, "t.md", text)
+    assert [row.method for row in table.rows] == ["lora", "full"]
+    (remark,) = table.ignored
+    assert "'Memory (GB) bs=1', 'Memory (GB) bs=8'" in remark
+
+
+def test_seeds_that_ran_out_of_memory_are_no_bad_cells(tmp_path: Path) -> None:
+    table = read(tmp_path, "t.csv", "method,time_run1,time_run2\nLoRA,OOM,3 s\nFull,–,5 s\n")
+    assert len(table.ignored) == 1

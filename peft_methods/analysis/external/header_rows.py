@@ -48,17 +48,26 @@ def with_more_headers(first: Sequence[str], body: Lines) -> tuple[list[list[str]
 def is_header_line(above: Sequence[str], line: Sequence[str]) -> bool:
     """Whether a line below a header row is a header too: units, figures' names, or an index's."""
     first, others = line[0].strip(), [text for text in line[1:] if text.strip()]
+    if _are_methods(others) and not first and above[0].strip() and not _are_methods(above[1:]):
+        return True
     if not (first or others) or any(map(_is_cell, (first, *others))):
         return False
     is_below = not first or first == above[0].strip()
     if not is_below and not _names_rows(first):
         return False
-    if not others:
-        return bool(first) and not above[0].strip()
+    has_room = bool(first) and not above[0].strip()
+    if not others or (has_room and not is_below):  # an index's name, or names of columns
+        return has_room
     if all(text.casefold().strip("()[] ") in ALL_UNITS for text in others):
         return True
     known = sum(bool(meanings_of(text)) or text.casefold() in MEANS | OTHERS for text in others)
-    return known * 2 > len(others) and (is_below or not above[0].strip())
+    return known * 2 > len(others) and is_below
+
+
+def _are_methods(texts: Sequence[str]) -> bool:
+    """Whether texts are methods, at least one of them twice: each below another figure."""
+    known = [text for text in texts if text.strip()]
+    return len(set(known)) < len(known) and all(_kind(text) == "method" for text in known)
 
 
 def _is_cell(text: str) -> bool:
@@ -104,6 +113,8 @@ def joined_header(parts: Sequence[str]) -> str:
 
 def _turned(title: str, columns: Sequence[Sequence[str]], body: Lines) -> RawTable | None:
     """Return the table with a row for each group of columns; None where there are none such."""
+    if _are_methods([texts[-1] for texts in columns if len(texts) > 1]):
+        columns = [[texts[-1], *texts[:-1]] if len(texts) > 1 else texts for texts in columns]
     kinds = [_kind(texts[0]) if len(texts) > 1 else "" for texts in columns]
     for kind in ("method", "model", "data"):
         groups: dict[str, dict[str, int]] = {}

@@ -11,7 +11,7 @@ from typing import Any
 from peft_methods.analysis.external.columns import TEXT, Column
 from peft_methods.analysis.external.figures import Figures, figures_of
 from peft_methods.analysis.external.headers import METRICS, Meaning, meanings_of
-from peft_methods.utils.units import Quantity
+from peft_methods.utils.units import Quantity, is_missing
 
 SEED = re.compile(
     r"[\s_\-/.,:(\[]*(?<![a-z])(?:seed|run|trial|repeat|replicate|repetition|fold)"
@@ -56,7 +56,8 @@ def mean_figures(
     counts = [sum(one is not None for one in line) for line in zip(*seeds, strict=True)]
     names = ", ".join(map(repr, headers))
     said = [f"columns {names} are seeds: their mean was read as {meaning.column.field}"]
-    if lost := sum(text.strip() != "" for t in columns for text in t) - sum(counts):
+    written = sum(not is_missing(text) for texts in columns for text in texts)
+    if lost := written - sum(counts) - len(both.memory_ran_out):
         said.append(f"columns {names}: {lost} cells could not be read and are missing")
     return replace(
         both,
