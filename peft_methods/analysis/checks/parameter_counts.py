@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -46,6 +47,7 @@ __all__ = [
     "without_classes",
 ]
 FEW_CLASSES = 30
+LAYERS = re.compile(r"layer|block|\b(?:top|last|upper|lower|first)\b")
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
 
 
@@ -212,6 +214,7 @@ def settings_of(row: ResultRow) -> Settings:
         tuple(row.targets) if row.targets != ("all",) else (),  # with or without a head's layers
         row.bias,
         None if row.virtual_tokens is None else int(row.virtual_tokens),
+        some_layers=LAYERS.search(row.name.casefold()) is not None,
     )
 
 

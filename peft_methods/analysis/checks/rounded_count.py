@@ -27,9 +27,18 @@ class RoundedCount:
 
         One zero at the end of a whole number may be a digit like any other; two are rounding.
         """
-        number = "".join(one for one in self.text.partition("e")[0] if one.isdigit() or one == ".")
+        number = self._number
         is_digit = "." not in number and number[-1:] == "0" and number[-2:] != "00"
         return len(number.replace(".", "").strip("0")) + is_digit
+
+    @property
+    def written(self) -> int:
+        """The number of digits as they are written, with zeros at the end: 110 has three."""
+        return max(1, len(self._number.replace(".", "").lstrip("0")))
+
+    @property
+    def _number(self) -> str:
+        return "".join(one for one in self.text.partition("e")[0] if one.isdigit() or one == ".")
 
     @classmethod
     def exactly(cls, value: float) -> RoundedCount:
