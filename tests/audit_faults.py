@@ -68,6 +68,10 @@ ROW_FAULTS: dict[str, list[ResultRow]] = {
     ],
     "V419": [row("QLoRA", model="bert-base-uncased", peak_memory=written("61", 1e6))],
     "V420": [row("Full", model="roberta-base", train_seconds=0.2, **A100)],
+    "V424": [
+        row("Full", model="mistral-7b", peak_memory=gigabytes("3.98")),
+        row("LoRA", model="mistral-7b", peak_memory=gigabytes("4.1")),
+    ],
     "V421": [row("LoRA", train_seconds=600.0, samples_per_second=12.5, **A100)],
     "V422": [row("LoRA", train_rows=25_000.0, batch_size=16.0, steps_per_epoch=3125.0, epochs=3.0)],
     "V423": [row("LoRA", train_seconds=600.0, energy_joules=3.6e6, device="A100")],

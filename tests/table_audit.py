@@ -27,7 +27,7 @@ RULES_OF_KIND: dict[str, tuple[str, ...]] = {
     "rank memory": ("V418",),
     "too fast": ("V510",),
     "same peak": ("V406",),
-    "below weights": ("V419",),
+    "below weights": ("V419", "V424"),
     "below arithmetic": ("V420",),
     "throughput": ("V421",),
     "steps": ("V422",),

@@ -56,11 +56,21 @@ NEAR_MISSES: dict[str, list[list[ResultRow]]] = {
         [
             row("LoRA r=4", trainable=2_600_000, rank=4.0, peak_memory=gigabytes("6.4")),
             row("LoRA r=64", trainable=42_000_000, rank=64.0, peak_memory=gigabytes("7.1")),
-        ]
+        ],
+        # A small model: activations of further targets may explain a tenth of a gigabyte
+        [
+            row("LoRA q+v", trainable=33_539, peak_memory=written("118", 1e6)),
+            row("LoRA all", trainable=131_843, peak_memory=written("295", 1e6)),
+        ],
     ],
     "V419": [
         [row("QLoRA", model="bert-base-uncased", peak_memory=written("145", 1e6))],
         [row("QLoRA", total=7_000_000_000, peak_memory=gigabytes("1.1"))],  # parted over 8 GPUs
+    ],
+    "V424": [
+        [row("Full", model="mistral-7b", peak_memory=gigabytes("14.9"))],
+        [row("Full", model="mistral-7b", peak_memory=gigabytes("5.3"), device="4x A100 80GB")],
+        [row("QLoRA", model="mistral-7b", peak_memory=gigabytes("4.9"))],
     ],
     "V420": [[row("Full", model="roberta-base", train_seconds=60.0, **A100)]],
     "V421": [[row("LoRA", train_seconds=600.0, samples_per_second=130.0, **A100)]],
@@ -118,6 +128,34 @@ def test_each_finding_names_its_lines() -> None:
     assert found.lines == (0, 1)
     (found,) = check_table(ROW_FAULTS["V308"])
     assert (found.subject, found.lines) == ("IA3", (1,))
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(30_720, ["V211"]), (61_440, []), (30_720 + 545_792, [])],
+)
+def test_v211_knows_the_head_from_full_fine_tuning(count: int, expected: list[str]) -> None:
+    """The head has 20 classes of width 1,536: no usual rank on any targets has as many."""
+    full = row("Full", model="qwen2-1.5b", trainable=1_543_745_024)
+    lora = row("LoRA", model="qwen2-1.5b", trainable=count)
+    assert [one.rule for one in check_table([full, lora]) if one.severity == "error"] == expected
+
+
+def test_v215_sees_that_full_fine_tuning_counts_the_head() -> None:
+    """16,384,000 is rank 8 on query and value without the head of 20 classes."""
+    full = row("Full", model="qwen2-72b", trainable=71_460_659_200)
+    lora = row("LoRA", model="qwen2-72b", trainable=16_384_000, rank=8.0)
+    (found,) = check_table([full, lora])
+    assert (found.rule, found.subject) == ("V215", "LoRA")
+    assert found.evidence == "counted without the head, and Full with it"
+
+
+def test_v418_needs_less_where_the_rank_alone_differs() -> None:
+    rows = [
+        row("LoRA (r=16)", trainable=33_539, rank=16.0, peak_memory=written("118", 1e6)),
+        row("LoRA (r=64)", trainable=131_843, rank=64.0, peak_memory=written("295", 1e6)),
+    ]
+    assert [one.rule for one in check_table(rows)] == ["V418"]
 
 
 def test_v213_names_the_row_whose_share_it_is() -> None:

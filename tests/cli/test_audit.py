@@ -155,7 +155,7 @@ def test_audit_writes_a_page_with_each_finding_at_its_cell(
     assert re.search(r'<td class="error">0<span class="marks"><a href="#finding-1">', page)
     assert re.search(r'<td class="warning">0\.0<span', page)
     assert re.search(r'<td class="warning">5<span', page)
-    assert page.count('<li id="finding-') == 3
+    assert page.count('<li id="finding-') == 4  # 64,512 has no head, full fine-tuning's count has
     assert "<td>a&lt;b</td>" in page
     assert 'class="ignored"' in page
     assert "Low-Rank Adaptation" in page or "LoRA:" in page

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from peft_methods.analysis.checks.group import Group
-from peft_methods.analysis.checks.parameter_counts import verdict
+from peft_methods.analysis.checks.parameter_counts import (
+    Settings,
+    row_verdict,
+    settings_of,
+    verdict,
+)
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import is_floor, is_quantized, rule
@@ -24,7 +29,9 @@ def nothing_trained(group: Group) -> Iterator[tuple[str, str, str]]:
     """A method that trains some parameters has none, or none beside the head.
 
     It starts at exactly zero, and at an exact count that equals that of a row that trains the head
-    alone. Methods that train the head alone are exempt, since a table may count without the head.
+    alone, or the head that full fine-tuning's exact count tells, unless usual settings train as
+    many without a head. Methods that train the head alone are exempt, since a table may count
+    without the head.
     """
     heads = {
         row.trainable.value
@@ -42,12 +49,29 @@ def nothing_trained(group: Group) -> Iterator[tuple[str, str, str]]:
                 "count them after the method is applied and before training; if there are none, "
                 "these are the results of the untrained model",
             )
-        elif count.low == count.high and count.value in heads:
+        elif count.low == count.high and (count.value in heads or _is_known_head(row)):
             yield (
                 row.name,
                 f"{count.text} trainable parameters, those of the head alone",
                 "check the names of the targets: they matched no module of this model",
             )
+
+
+def _is_known_head(row: ResultRow) -> bool:
+    """Whether a count is that of the head, as full fine-tuning's count tells it, and no method's.
+
+    V206 finds those that no setting explains.
+    """
+    count, models = row.trainable, row.architectures
+    if count is None or row.method is None or not models:
+        return False
+    if not all(one.labels and one.head_parameters == count.value for one in models):
+        return False
+    usual = replace(settings_of(row), is_usual=True)
+    return (
+        row_verdict(row) != "nothing"
+        and verdict(row.method, count, models, head="none", settings=usual) != "fits"
+    )
 
 
 @rule(
@@ -168,12 +192,18 @@ def same_count_other_targets(group: Group) -> Iterator[tuple[str, str, str]]:
 def head_on_one_side(group: Group) -> Iterator[tuple[str, str, str]]:
     """Some counts include the head and others do not, so they cannot be compared.
 
-    Only counts with five digits or more are looked at, of methods with a closed form, that fit with
-    the head or without it but not both ways.
+    Only counts with five digits or more are looked at (four of a whole number where another count
+    has six), of methods with a closed form, that fit with the head or without it but not both ways.
+    Where both ways are possible, usual settings decide. Full fine-tuning counts the head if its
+    exact count tells the number of classes.
     """
     sides: dict[bool, list[str]] = {True: [], False: []}
+    full = group.full
+    if full is not None and full.trainable and _tells_head(full):
+        sides[True].append(full.name)
+    in_full = any(row.trainable and _is_exact(row.trainable) for row in group.methods)
     for row in group.partial():
-        counts_head = _counts_head(row)
+        counts_head = _counts_head(row, in_full=in_full)
         if counts_head is not None:
             sides[counts_head].append(row.name)
     if all(sides.values()):
@@ -184,12 +214,41 @@ def head_on_one_side(group: Group) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def _counts_head(row: ResultRow) -> bool | None:
+def _is_exact(count: RoundedCount) -> bool:
+    return count.low == count.high and count.digits >= EXACT_DIGITS
+
+
+def _counts_head(row: ResultRow, *, in_full: bool) -> bool | None:
     """Whether a count includes the head; None if that is unknown or both fit."""
     count = row.trainable
-    if count is None or row.method is None or count.digits < HEAD_DIGITS:
+    if count is None or row.method is None or not count.value:
         return None
-    fits = {True: False, False: False}
+    if in_full and count.digits == HEAD_DIGITS - 1 and count.text.replace(",", "").isdigit():
+        count = RoundedCount.exactly(count.value)  # 4,096,000
+    elif count.digits < HEAD_DIGITS:
+        return None
+    found = _ways(row, count, settings_of(row))
+    if len(found) > 1:
+        found = _ways(row, count, replace(settings_of(row), is_usual=True))
+    return found.pop() if len(found) == 1 else None
+
+
+def _tells_head(full: ResultRow) -> bool:
+    """Whether an exact count of full fine-tuning tells how many parameters the head has."""
+    count = full.trainable
+    return (
+        count is not None
+        and bool(full.architectures)
+        and all(
+            one.labels and count.value == one.encoder_parameters + one.head_parameters
+            for one in full.architectures
+        )
+    )
+
+
+def _ways(row: ResultRow, count: RoundedCount, settings: Settings) -> set[bool]:
+    """Return whether a count fits with the head (True), and without it (False)."""
+    found = set()
     for architecture in row.architectures:
         # Without a known number of classes there are two, as in most data sets.
         output = 0 if architecture.labels else CLASSES * (architecture.hidden + 1)
@@ -197,8 +256,8 @@ def _counts_head(row: ResultRow) -> bool | None:
         rest = replace(
             count, value=count.value - head, low=count.low - head, high=count.high - head
         )
-        fits[False] |= verdict(row.method, count, [architecture], head="none") == "fits"
-        fits[True] |= (
-            rest.low > 0 and verdict(row.method, rest, [architecture], head="none") == "fits"
-        )
-    return None if fits[True] == fits[False] else fits[True]
+        for own, counts_head in ((count, False), (rest, True)):
+            known = verdict(str(row.method), own, [architecture], head="none", settings=settings)
+            if own.low > 0 and known == "fits":
+                found.add(counts_head)
+    return found
