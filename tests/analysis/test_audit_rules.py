@@ -101,14 +101,14 @@ def test_rule_finds_nothing_in_near_misses(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", list(ROW_FAULTS))
 def test_needs_are_true_and_sufficient(rule: str) -> None:
-    """Without one field of every way to find something, a rule finds nothing and is not asked."""
+    """Without one field of every way to find something, a rule finds nothing and is not applied."""
     rows = ROW_FAULTS[rule]
-    assert rule in audit_rows(rows).asked
+    assert rule in audit_rows(rows).applied
     for fields in itertools.product(*RULES[rule].needs):
         if set(fields) & {"method", "architectures", "total_parameters"}:
             continue  # derived from names and counts
         audit = audit_rows([without(one, fields) for one in rows])
-        assert rule not in audit.asked
+        assert rule not in audit.applied
         assert rule not in {one.rule for one in audit.findings}
 
 
