@@ -58,6 +58,10 @@ ROW_FAULTS: dict[str, list[ResultRow]] = {
         for name, best in (("Full", 0.9534), ("LoRA", 0.9412))
     ],
     "V308": [row("LoRA", accuracy=0.478, test_rows=1319), row("IA3", accuracy=0.0, test_rows=1319)],
+    "V309": [
+        row("Full", data="MRPC", accuracy=0.8725),
+        row("LoRA", data="MRPC", accuracy=0.6838),
+    ],
     "V417": [
         row("Full", peak_memory=gigabytes("60.0")),
         row("LoRA", peak_memory=gigabytes("80.0")),

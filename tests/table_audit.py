@@ -34,7 +34,7 @@ RULES_OF_KIND: dict[str, tuple[str, ...]] = {
     "energy": ("V423",),
     "test is validation": ("V307",),
     "zero": ("V308",),
-    "chance": ("V301",),
+    "chance": ("V301", "V308", "V309"),
     "perfect": ("V303",),
     "not of its log": ("V304",),
     "not finite": ("V302",),

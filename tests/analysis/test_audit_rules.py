@@ -29,6 +29,24 @@ NEAR_MISSES: dict[str, list[list[ResultRow]]] = {
         [row("LoRA", trainable=739_586, total=66_955_010, trainable_share=written("1.10", 0.01))],
         [row("LoRA", trainable=739_586, total=67_694_596, trainable_share=written("1.09", 0.01))],
         [row("LoRA", trainable=739_586, total=66_955_010, trainable_share=written("1", 0.01))],
+        # Totals in millions and thousands, without the unit
+        [
+            row(
+                "LoRA",
+                trainable=739_586,
+                total=written("66.9"),
+                trainable_share=written("1.1", 0.01),
+            )
+        ],
+        [row("LoRA", trainable=739_586, total=66_955, trainable_share=written("1.10", 0.01))],
+        [
+            row(
+                "LoRA",
+                trainable=written("0.74"),
+                total=66_955,
+                trainable_share=written("1.1", 0.01),
+            )
+        ],
     ],
     "V214": [
         [
@@ -49,6 +67,12 @@ NEAR_MISSES: dict[str, list[list[ResultRow]]] = {
         ]
     ],
     "V308": [[row("LoRA", scores={"loss": 0.0, "forgetting": 0.0}), row("IA3", accuracy=0.001)]],
+    "V309": [
+        [row("LoRA", data="MRPC", accuracy=0.68)],  # two digits
+        [row("LoRA", data="MRPC", accuracy=0.6863)],
+        [row("LoRA", data="RTE", accuracy=0.6838)],
+        [row("LoRA", scores={"mrpc_f1": 0.6838})],
+    ],
     "V417": [
         [row("Full", peak_memory=gigabytes("9.12")), row("IA3", peak_memory=gigabytes("9.97"))]
     ],
@@ -156,6 +180,48 @@ def test_v418_needs_less_where_the_rank_alone_differs() -> None:
         row("LoRA (r=64)", trainable=131_843, rank=64.0, peak_memory=written("295", 1e6)),
     ]
     assert [one.rule for one in check_table(rows)] == ["V418"]
+
+
+def test_v213_finds_a_wrong_share_of_a_total_without_its_unit() -> None:
+    share = written("11", 0.01)
+    (found,) = check_table(
+        [row("LoRA", trainable=739_586, total=written("66.9"), trainable_share=share)]
+    )
+    assert found.rule == "V213"
+    assert found.evidence.startswith(
+        "739,586 of 66.9 parameters (in the unit that fits best) are 1.11%, not 11 %"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "data"),
+    [
+        ({"mrpc": 0.6838, "sst2": 0.93}, "MRPC"), ({"RTE": 0.527}, "RTE"),
+        ({"qnli": 0.5054}, "QNLI"),
+        ({"SST-2": 0.509}, "SST-2"), ({"imdb": 0.5}, "IMDb"), ({"MRPC": 0.665}, "MRPC"),
+    ],
+)  # fmt: skip
+def test_v309_knows_the_most_frequent_class(scores: dict[str, float], data: str) -> None:
+    (found,) = check_table([row("LoRA", scores=scores)])
+    assert (found.rule, found.subject) == ("V309", "LoRA")
+    assert f"on {data}, that of predicting its most frequent class" in found.evidence
+
+
+def test_v308_counts_a_few_right_answers_of_thousands_as_none() -> None:
+    rows = [row("LoRA", accuracy=0.482), row("IA3", accuracy=1 / 1319)]
+    assert [(one.rule, one.subject) for one in check_table(rows)] == [("V308", "IA3")]
+    assert check_table([row("LoRA", accuracy=0.004), row("IA3", accuracy=0.001)]) == []
+
+
+def test_v506_compares_qlora_with_the_row_of_the_same_setting() -> None:
+    rows = [
+        row("LoRA r=64", rank=64.0, train_seconds=1000.0),
+        row("LoRA r=8", rank=8.0, train_seconds=300.0),
+        row("QLoRA r=8", rank=8.0, train_seconds=360.0),
+    ]
+    assert check_table(rows) == []
+    slow = replace(rows[1], train_seconds=3000.0)
+    assert [one.rule for one in check_table([rows[0], slow, rows[2]])] == ["V506"]
 
 
 def test_v213_names_the_row_whose_share_it_is() -> None:

@@ -44,3 +44,8 @@ class RoundedCount:
     def exactly(cls, value: float) -> RoundedCount:
         """Make a count that is known to the last digit."""
         return cls(f"{value:,.0f}", value, value, value)
+
+
+def decimals_of(share: float) -> int:
+    """Return the decimals of a share as it was written: 0.9534, or 95.34 %, has four."""
+    return len(f"{share:.6f}".rstrip("0").partition(".")[2])

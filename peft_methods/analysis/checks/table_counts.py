@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -119,6 +120,8 @@ def share_contradicts(group: Group) -> Iterator[tuple[str, str, str]]:
 
     It starts at 5 % of the share beyond what the written digits allow. The total may be given with
     or without the trained parameters; without a total it is what full fine-tuning trains.
+    A count or total without its unit (`124.6`, or a total below a million) may be in thousands or
+    millions: it is an error if no unit makes the share right.
     """
     for row in group.methods:
         count, share, total = row.trainable, row.trainable_share, _total(row, group)
@@ -126,8 +129,15 @@ def share_contradicts(group: Group) -> Iterator[tuple[str, str, str]]:
             continue
         if is_quantized(row.method) and (row.total is None or row.total.digits < EXACT_DIGITS):
             continue  # PEFT counts packed weights: half as many as there are
-        if _fits(share, count, total):
+        scaled = [_scaled(count, total, factor) for factor in _units(count, total)]
+        if any(_fits(share, *one) for one in scaled):
             continue
+        ratio = min(
+            (own.value / of.value for own, of in scaled),
+            key=lambda one: abs(math.log(max(one, 1e-12) / max(share.value, 1e-12))),
+        )
+        is_scaled = not math.isclose(ratio, count.value / total.value)
+        unit = " (in the unit that fits best)" if is_scaled else ""
         fits = next(
             (
                 other.name
@@ -141,10 +151,33 @@ def share_contradicts(group: Group) -> Iterator[tuple[str, str, str]]:
         )
         yield (
             row.name,
-            f"{count.text} of {total.text} parameters are {count.value / total.value:.2%}, "
+            f"{count.text} of {total.text} parameters{unit} are {ratio:.2%}, "
             f"not {100 * share.value:.4g} %" + (f", which is that of {fits}" if fits else ""),
             "compute the share again; the table may mix rows, or shares and percentages",
         )
+
+
+def _units(count: RoundedCount, total: RoundedCount) -> Iterator[float]:
+    """Yield what the total may be multiplied by, relative to the count: 1 if both have units."""
+    for own in _factors(count, least=1e3):
+        for of in _factors(total, least=1e6):
+            if of * total.value >= own * count.value or (own, of) == (1.0, 1.0):
+                yield of / own
+
+
+def _factors(count: RoundedCount, least: float) -> tuple[float, ...]:
+    """Return the units that a count without one may have: a fraction, or one below the least."""
+    is_bare = not any(one.isalpha() for one in count.text)
+    lacks_one = is_bare and count.value < 1e6 and ("." in count.text or count.value < least)
+    return (1.0, 1e3, 1e6, 1e9) if lacks_one else (1.0,)
+
+
+def _scaled(
+    count: RoundedCount, total: RoundedCount, factor: float
+) -> tuple[RoundedCount, RoundedCount]:
+    return count, replace(
+        total, value=total.value * factor, low=total.low * factor, high=total.high * factor
+    )
 
 
 def _total(row: ResultRow, group: Group) -> RoundedCount | None:

@@ -30,6 +30,7 @@ WORDS = {
     "method": "a known method",
     "scores": "scores",
 }
+NOT_APPLIED = "Not applied"  # how the line about rules that lack something begins
 LONGEST = 200  # characters of a line that lists rules by what they lack
 MOST = 5  # fields that a shorter line names
 # What a table's own rows are about, beside figures.
@@ -103,14 +104,14 @@ def _shortly(lacking: Mapping[tuple[str, ...], Sequence[str]]) -> str:
     if not lacking:
         return ""
     parts = [f"{words_of_all(names)} ({', '.join(rules)})" for names, rules in lacking.items()]
-    text = f"Not applied, for lack of {'; '.join(parts)}."
+    text = f"{NOT_APPLIED}, for lack of {'; '.join(parts)}."
     if len(text) <= LONGEST:
         return text
     fields = Counter(name for names, rules in lacking.items() for name in names for _ in rules)
     most = [f"{words_of(name)} ({count})" for name, count in fields.most_common(MOST)]
     others = f" and {counted(len(fields) - MOST, 'other field')}" if len(fields) > MOST else ""
     rules = counted(sum(map(len, lacking.values())), "rule")
-    return f"Not applied: {rules}, for lack of {', '.join(most)}{others}; --report lists all."
+    return f"{NOT_APPLIED}: {rules}, for lack of {', '.join(most)}{others}; --report lists all."
 
 
 def words_of_all(names: Sequence[str]) -> str:

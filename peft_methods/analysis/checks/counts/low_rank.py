@@ -32,7 +32,7 @@ BIASES = ("none", "lora_only", "all")
 
 
 def lora_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
-    """Return rank * (inputs + outputs) over the targets, with what `bias` trains."""
+    """Return every rank on every set of targets, in all layers or some, with what `bias` trains."""
     return _counts(architecture, settings, with_lengths=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -95,6 +96,15 @@ def verdict_on(
     return None if _is_open(method, count, architecture, settings) else "off"
 
 
+def tried(method: str) -> str | None:
+    """Return in words which counts of a method are compared with; None if there are none."""
+    form = _form(METHODS[method])
+    if form is None:
+        return None
+    words = (inspect.getdoc(form) or "").partition("\n\n")[0]
+    return " ".join(words.removeprefix("Return ").split()).removesuffix(".")
+
+
 def _ranges(count: RoundedCount) -> tuple[tuple[float, float], ...]:
     """Return the ranges of numbers that a text may stand for.
 
@@ -154,6 +164,7 @@ def _from_method(method: type[Method]) -> Form | None:
         return None
 
     def form(architecture: Architecture, settings: Settings) -> Numbers:
+        """Return the counts of usual settings of the method."""
         if not architecture.linear_layers or architecture.module_map is None:
             return np.zeros(0, dtype=np.int64)
         return np.array(sorted(set(method.possible_counts(architecture))), dtype=np.int64)
