@@ -167,9 +167,14 @@ def _from_method(method: type[Method]) -> Form | None:
         """Return the counts of usual settings of the method."""
         if not architecture.linear_layers or architecture.module_map is None:
             return np.zeros(0, dtype=np.int64)
-        return np.array(sorted(set(method.possible_counts(architecture))), dtype=np.int64)
+        return _listed(method.info.name, architecture)
 
     return form
+
+
+@lru_cache(maxsize=64)
+def _listed(method: str, architecture: Architecture) -> Numbers:
+    return np.unique(np.fromiter(METHODS[method].possible_counts(architecture), dtype=np.int64))
 
 
 @lru_cache(maxsize=256)
