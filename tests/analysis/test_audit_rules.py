@@ -174,6 +174,14 @@ def test_v215_sees_that_full_fine_tuning_counts_the_head() -> None:
     assert found.evidence == "counted without the head, and Full with it"
 
 
+def test_v215_takes_a_rounded_count_that_is_below_the_head() -> None:
+    rows = [
+        row("Full", model="roberta-base", trainable=124_647_170),
+        row("LoRA", model="roberta-base", trainable=written("294.91", 1e3)),
+    ]
+    assert [(one.rule, one.subject) for one in check_table(rows)] == [("V215", "LoRA")]
+
+
 def test_v418_needs_less_where_the_rank_alone_differs() -> None:
     rows = [
         row("LoRA (r=16)", trainable=33_539, rank=16.0, peak_memory=written("118", 1e6)),

@@ -290,7 +290,9 @@ def _ways(row: ResultRow, count: RoundedCount, settings: Settings) -> set[bool]:
             count, value=count.value - head, low=count.low - head, high=count.high - head
         )
         for own, counts_head in ((count, False), (rest, True)):
+            if own.low <= 0:
+                continue
             known = verdict(str(row.method), own, [architecture], head="none", settings=settings)
-            if own.low > 0 and known == "fits":
+            if known == "fits":
                 found.add(counts_head)
     return found

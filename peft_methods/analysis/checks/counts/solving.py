@@ -111,11 +111,11 @@ def _ranges(count: RoundedCount) -> tuple[tuple[float, float], ...]:
     A program divides by 2^20 or 2^10, and writes every digit: `110M` is then not `105M` to `120M`.
     """
     found = ((count.low, count.high),)
-    if count.low == count.high:
+    if count.low == count.high or count.value <= 0:
         return found
     unit = count.text.strip().rstrip("†*‡").casefold()[-1:]
     factor = BINARY.get(unit, BINARY["m"] if count.value >= 1e6 else 1.0)
-    last = 10.0 ** (math.floor(math.log10(count.value)) + 1 - count.written) if count.value else 0.0
+    last = 10.0 ** (math.floor(math.log10(count.value)) + 1 - count.written)
     low, high = max(count.low, count.value - last / 2), min(count.high, count.value + last)
     return (*found, (low * factor, high * factor))
 
