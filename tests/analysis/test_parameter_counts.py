@@ -245,6 +245,8 @@ def test_models_named_and_models_of_size_find_known_models() -> None:
     assert [shape.labels for shape in models_of_size(count("124,647,170"))] == [2]
     assert [shape.labels for shape in candidates("roberta-base", count("124,704,845"))] == [77]
     assert {"bert", "mpnet"} < {shape.model_type for shape in models_of_size(count("110M"))}
+    # Llama-3.1-8B with 20 classes, 7,505,006,592; with two it would be 7.50B.
+    assert "llama" in {shape.model_type for shape in models_of_size(count("7.51B"))}
 
 
 @pytest.mark.parametrize(

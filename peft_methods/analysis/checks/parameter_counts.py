@@ -101,8 +101,8 @@ def _with_size(
 ) -> Iterator[Architecture]:
     encoder = architecture.encoder_parameters
     for size in _whole_heads(architecture, head, exact=exact):
-        # Only the fewest and the most classes of a rounded count are tried: it tells no more.
-        classes = size.classes if exact else size.classes[:2]
+        # A rounded count tells no classes, but is that of few: 20 may be needed to round up.
+        classes = tuple(one for one in size.classes if exact or one <= FEW_CLASSES)
         labels = _fewest(classes, size, full.low - encoder)
         if labels is None or not full.holds(encoder + size.fixed + size.each * labels):
             continue
