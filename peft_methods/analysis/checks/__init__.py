@@ -171,7 +171,7 @@ def _findings_in_group(rule: Rule, group: Group) -> Iterator[tuple[Sequence[str]
     if rule.scope == "row":
         for row in group.rows:
             for found in rule.check(row):
-                yield (row.name, *found), (row.line,)
+                yield (group.subject_of(row), *found), (row.line,)
     elif rule.scope in ("comparison", "table"):
         for found in rule.check(group if rule.scope == "table" else list(group.methods)):
             yield found, group.lines_of(found[0])

@@ -249,10 +249,26 @@ def unlike_work(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
 
 
 def _unquantized(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow | None:
-    """The row of the method that does the same over unquantized weights."""
+    """The row of the method that does the same over unquantized weights.
+
+    Of several it is the one with most of the row's settings, the first of those.
+    """
     info = METHODS.info(row.method)
     counterpart = info.unquantized_counterpart if info else None
-    return next((one for one in rows if counterpart and one.method == counterpart), None)
+    found = [one for one in rows if counterpart and one.method == counterpart]
+    return max(found, key=lambda one: _same_settings(row, one), default=None)
+
+
+def _same_settings(row: ResultRow, other: ResultRow) -> tuple[int, int]:
+    """How many of the method's settings, and of the budget's, are the same in both rows."""
+
+    def same(names: str) -> int:
+        pairs = [(getattr(row, name), getattr(other, name)) for name in names.split()]
+        return sum(bool(one) and one == another for one, another in pairs)
+
+    texts = [one.trainable.text for one in (row, other) if one.trainable]
+    alike = len(texts) == 2 and texts[0] == texts[1]
+    return same("rank targets bias") + alike, same("batch_size max_length epochs train_rows")
 
 
 def _time_against(row: ResultRow, lora: ResultRow) -> Iterator[str]:

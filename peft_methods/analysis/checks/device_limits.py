@@ -57,6 +57,10 @@ def limits_of(device: str | None) -> tuple[DeviceLimits, int] | None:
     ]
     if len(found) != 1:
         return None
-    several = SEVERAL.search(text)
-    count = next((int(one) for one in several.groups() if one), 1) if several else 1
-    return found[0], max(count, 1)
+    return found[0], devices_of(text)
+
+
+def devices_of(device: str | None) -> int:
+    """Return how many devices a text names; one without a number is one device."""
+    several = SEVERAL.search((device or "").casefold())
+    return max(1, next((int(one) for one in several.groups() if one), 1)) if several else 1

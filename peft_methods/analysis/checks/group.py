@@ -32,6 +32,11 @@ class Group:
         """The row of full fine-tuning, the first if there are several."""
         return next((row for row in self.methods if row.method == METHODS.reference), None)
 
+    def subject_of(self, row: ResultRow) -> str:
+        """Return what a finding calls a row: its name, with its place if other rows share it."""
+        is_unique = bool(row.name) and [one.name for one in self.rows].count(row.name) == 1
+        return row.name if is_unique else f"{row.name} (row {row.line + 1})".strip()
+
     def partial(self) -> Iterator[ResultRow]:
         """The rows of the registered methods that train a part of the weights."""
         for row in self.methods:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -46,6 +47,7 @@ __all__ = [
     "without_classes",
 ]
 FEW_CLASSES = 30
+LAYERS = re.compile(r"layer|block|\b(?:top|last|upper|lower|first)\b")
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
 
 
@@ -99,8 +101,8 @@ def _with_size(
 ) -> Iterator[Architecture]:
     encoder = architecture.encoder_parameters
     for size in _whole_heads(architecture, head, exact=exact):
-        # Only the fewest and the most classes of a rounded count are tried: it tells no more.
-        classes = size.classes if exact else size.classes[:2]
+        # A rounded count tells no classes, but is that of few: 20 may be needed to round up.
+        classes = tuple(one for one in size.classes if exact or one <= FEW_CLASSES)
         labels = _fewest(classes, size, full.low - encoder)
         if labels is None or not full.holds(encoder + size.fixed + size.each * labels):
             continue
@@ -212,6 +214,7 @@ def settings_of(row: ResultRow) -> Settings:
         tuple(row.targets) if row.targets != ("all",) else (),  # with or without a head's layers
         row.bias,
         None if row.virtual_tokens is None else int(row.virtual_tokens),
+        some_layers=LAYERS.search(row.name.casefold()) is not None,
     )
 
 

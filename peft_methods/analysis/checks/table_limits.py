@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from peft_methods.analysis.checks.device_limits import limits_of
+from peft_methods.analysis.checks.device_limits import devices_of, limits_of
 from peft_methods.analysis.checks.group import Group
+from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import is_floor, rule
 from peft_methods.methods.registry import METHODS
 from peft_methods.tasks.metrics import in_seconds
+from peft_methods.utils.words import counted
 
 LEAST_BYTES = 0.5  # of a weight that can be quantised: 4 bits
 HALF = 2.0  # bytes of an embedding, which libraries do not quantise, and of full fine-tuning's
@@ -41,11 +43,40 @@ def peak_below_weights(group: Group) -> Iterator[tuple[str, str, str]]:
         if peak.high < weights:
             yield (
                 row.name,
-                f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of "
-                f"{count / 1e6:,.3g} million parameters need {weights / 1e6:,.0f} MB at least",
+                _peak_and_weights(peak, count, weights),
                 "report the peak of the whole process: this is what training added, or what was "
                 "left after it",
             )
+
+
+@rule("V424", "warning", "table", needs=("peak_memory total_parameters",))
+def peak_below_weights_of_devices(group: Group) -> Iterator[tuple[str, str, str]]:
+    """The peak is smaller than a large model's weights, and no devices are named that share them.
+
+    It looks at models of a billion parameters and more, and starts below the smallest size of the
+    weights (see V419) over the number of devices that the row names, one if it names none. Below an
+    eighth of the weights V419 says more.
+    """
+    for row in group.methods:
+        count, peak = row.total_parameters, row.peak_memory
+        if not count or count < SHARDED or peak is None or _is_another_size(row):
+            continue
+        weights, devices = _least_weights(row, count), devices_of(row.device)
+        if weights / NODE <= peak.high < weights / devices:
+            on = f" on {counted(devices, 'device')}" if row.device else ""
+            yield (
+                row.name,
+                _peak_and_weights(peak, count, weights / devices) + on,
+                "name how many devices hold the model, or what was moved to the host's memory, and "
+                "give the sum of their peaks: as it stands no other row can be compared with it",
+            )
+
+
+def _peak_and_weights(peak: RoundedCount, count: float, weights: float) -> str:
+    return (
+        f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of {count / 1e6:,.3g} million "
+        f"parameters need {weights / 1e6:,.0f} MB at least"
+    )
 
 
 def _least_weights(row: ResultRow, count: float) -> float:

@@ -22,6 +22,7 @@ from peft_methods.models.layer_parts import LinearLayer
 TOKENS = range(1, 513)
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # of adapters in some layers only
 NETWORKS = (64, 128, 256, 300, 512, 768, 800, 1024, 2048)  # hidden layers that compute a prefix
+ANY_WIDTH = range(32, 2049)
 MORE_ROWS = (*range(9), 16, 32, 64, 128)  # rows that tokens added to a vocabulary make
 
 
@@ -113,14 +114,17 @@ def adapter_counts(architecture: Architecture, settings: Settings = ANY) -> Numb
 def prefix_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
     """Return keys and values of each token in each layer, themselves or computed by a network.
 
-    An encoder-decoder may have them in up to three kinds of attention.
+    An encoder-decoder may have them in up to three kinds of attention. The network's hidden layer
+    may be of any width where the number of tokens is known, and is of a usual one otherwise: any
+    width with any number of tokens would fit nearly every count.
     """
     hidden, vectors = architecture.hidden, _vectors(architecture)
     tokens = TOKENS if settings.virtual_tokens is None else (settings.virtual_tokens,)
     found = {some * vector for some in tokens for vector in vectors}
     if settings.is_usual:
         return _array({some * vector for some in tokens for vector in vectors if some % 5 == 0})
-    for inner in {*NETWORKS, hidden, hidden // 2}:
+    is_known = settings.virtual_tokens is not None
+    for inner in ANY_WIDTH if is_known else {*NETWORKS, hidden, hidden // 2}:
         for vector in vectors:
             # PEFT makes the network's inputs as wide as the keys, where these are narrower.
             for width in {hidden, vector // (2 * architecture.layers)}:
@@ -129,9 +133,10 @@ def prefix_counts(architecture: Architecture, settings: Settings = ANY) -> Numbe
     return _array(found)
 
 
-def prefix_limit(architecture: Architecture) -> int:
-    """Return the count from which another network, at least 32 wide, may compute the prefix."""
-    return (architecture.hidden + 1) * 32 + 33 * min(_vectors(architecture))
+def prefix_limit(architecture: Architecture, settings: Settings = ANY) -> int:
+    """Return the count from which a network of another width may compute the prefix."""
+    least = min(ANY_WIDTH) if settings.virtual_tokens is None else max(ANY_WIDTH)
+    return (architecture.hidden + 1) * least + (least + 1) * min(_vectors(architecture))
 
 
 def _vectors(architecture: Architecture) -> set[int]:
