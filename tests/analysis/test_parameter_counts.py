@@ -23,6 +23,7 @@ from builders import PUBLISHED_SIZES
 from peft_methods.analysis.checks.counts.architectures import known
 from peft_methods.analysis.checks.counts.catalogue import configs
 from peft_methods.analysis.checks.counts.heads import HeadKind
+from peft_methods.analysis.checks.counts.others import dropped_counts
 from peft_methods.analysis.checks.parameter_counts import (
     Settings,
     candidates,
@@ -34,6 +35,7 @@ from peft_methods.analysis.checks.parameter_counts import (
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.external.method_names import method_of
 from peft_methods.analysis.external.method_words import MethodWords, method_words
+from peft_methods.methods.registry import METHODS
 from peft_methods.utils.units import parse
 
 KINDS = {
@@ -333,3 +335,16 @@ def test_method_of_knows_kin_from_the_method_itself(name: str, method: str | Non
 )  # fmt: skip
 def test_method_words_reads_settings(name: str, words: MethodWords) -> None:
     assert method_words(name) == words
+
+
+def test_counts_of_adapter_drop_are_bounded() -> None:
+    """A deep model has some 10^5 counts, not the millions of each width in each number of layers.
+
+    They are those that the method lists itself, for models up to a width of 1,024.
+    """
+    (deep,) = models_named("llama-2-70b")
+    assert len(dropped_counts(deep)) < 500_000
+    # Half of 80 layers, with bottlenecks a sixteenth as wide as the layers, without biases or with
+    assert {40 * 2 * 8192 * 512, 40 * (2 * 8192 * 512 + 512 + 8192)} <= set(dropped_counts(deep))
+    (roberta,) = models_named("roberta-base")
+    assert set(METHODS["adapter_drop"].possible_counts(roberta)) <= set(dropped_counts(roberta))

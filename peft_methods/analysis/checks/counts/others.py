@@ -23,6 +23,7 @@ TOKENS = range(1, 513)
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # of adapters in some layers only
 NETWORKS = (64, 128, 256, 300, 512, 768, 800, 1024, 2048)  # hidden layers that compute a prefix
 ANY_WIDTH = range(32, 2049)
+MOST_WIDTHS = 1024  # of adapters in some number of the layers
 MORE_ROWS = (*range(9), 16, 32, 64, 128)  # rows that tokens added to a vocabulary make
 
 
@@ -109,6 +110,23 @@ def adapter_counts(architecture: Architecture, settings: Settings = ANY) -> Numb
     for width, choice in itertools.product(WIDTHS, choices):
         found |= {some * block(width, *choice) for some in range(1, depth)}
     return _array(found)
+
+
+def dropped_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
+    """Return bottlenecks of any width, in any number of the layers, with norms and biases or not.
+
+    Widths above 1,024 are those that divide the layers' width: each width in each number of layers
+    would be millions of counts for a large model.
+    """
+    hidden, depth = architecture.hidden, architecture.adapted_layers
+    divided = hidden // np.arange(1, 65)
+    widths = np.unique(np.append(divided, np.arange(1, min(hidden, MOST_WIDTHS) + 1)))
+    blocks = [
+        place * (2 * hidden * widths + bias * (widths + hidden) + norm)
+        for norm, bias, place in itertools.product((0, 2 * hidden), (0, 1), (1, 2))
+    ]
+    some = np.multiply.outer(np.arange(1, depth + 1), np.concatenate(blocks))
+    return np.unique(some.astype(np.int64))
 
 
 def prefix_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:

@@ -23,6 +23,7 @@ from peft_methods.analysis.checks.counts.heads import (
 )
 from peft_methods.analysis.checks.counts.parts import ANY, Numbers, Settings, vocabulary_of
 from peft_methods.analysis.checks.rounded_count import RoundedCount
+from peft_methods.methods.adapters.adapter_drop import AdapterDrop
 from peft_methods.methods.adapters.bottleneck import Adapter
 from peft_methods.methods.adapters.houlsby import HoulsbyAdapter
 from peft_methods.methods.base import Method
@@ -49,6 +50,7 @@ FORMS: dict[type[Method], Form] = {
     HeadOnly: others.head_counts,
     Adapter: others.adapter_counts,
     HoulsbyAdapter: others.adapter_counts,
+    AdapterDrop: others.dropped_counts,
     PTuningV2: others.prefix_counts,
     PrefixTuning: others.prefix_counts,
     PromptTuning: others.prompt_counts,
