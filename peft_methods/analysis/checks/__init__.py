@@ -17,6 +17,7 @@ from peft_methods.analysis.checks import (
     generation,
     isolation,
     measurement,
+    quantized_work,
     results,
     table_counts,
     table_limits,
@@ -31,7 +32,7 @@ from peft_methods.analysis.checks.rule import REGISTRY, Finding, Rule
 from peft_methods.runs.record import Record
 
 __all__ = ["RULES", "Finding", "Rule", "check_group", "run_checks"]
-MODULES = (data, training, results, measurement, isolation, comparison, generation)
+MODULES = (data, training, results, measurement, isolation, comparison, quantized_work, generation)
 OF_TABLES = (table_counts, table_limits, table_ratios, table_scores)
 assert all((*MODULES, *OF_TABLES)), "importing these modules fills the registry"
 RULES = dict(sorted(REGISTRY.items()))

@@ -27,7 +27,8 @@ class Majority:
         return self.rows / self.of
 
 
-# Splits of GLUE whose labels are public; of MRPC the test split is, too.
+# Splits of GLUE whose labels are public; of MRPC the test split is, too. QQP and MNLI are left out:
+# no source gives their counts.
 KNOWN: dict[str, tuple[Majority, ...]] = {
     r"\bmrpc\b": (
         Majority("MRPC", "validation", 279, 408),
@@ -36,16 +37,15 @@ KNOWN: dict[str, tuple[Majority, ...]] = {
     r"\brte\b": (Majority("RTE", "validation", 146, 277),),
     r"\bqnli\b": (Majority("QNLI", "validation", 2761, 5463),),
     r"\bsst[\s_-]?2\b": (Majority("SST-2", "validation", 444, 872),),
+    # A classifier of one class (Matthews correlation 0) has this accuracy in published logs:
+    # github.com/Sztarek/szakdoga, README.md, 0.6912751677852349 of 1,043 rows.
     r"\bcola\b": (Majority("CoLA", "validation", 721, 1043),),
-    r"\bqqp\b": (Majority("QQP", "validation", 25545, 40430),),
-    r"\bmnli\b": (
-        Majority("MNLI", "matched validation", 3479, 9815),
-        Majority("MNLI", "mismatched validation", 3463, 9832),
-    ),
     r"\bimdb\b": (Majority("IMDb", "test", 12500, 25000, "balanced: Maas et al. 2011"),),
+    # The data set's readme: 1,900 test rows of each of four classes.
     r"\bag[\s_-]?news\b": (Majority("AG News", "test", 1900, 7600, "balanced: Zhang et al. 2015"),),
+    # The paper's majority baseline, 62.17 % (arXiv:1905.10044, its table of results).
     r"\bboolq\b": (
-        Majority("BoolQ", "validation", 2033, 3270, "counts of labels (Clark et al. 2019)"),
+        Majority("BoolQ", "validation", 2033, 3270, "majority baseline of Clark et al. 2019"),
     ),
 }
 

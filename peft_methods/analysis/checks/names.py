@@ -42,6 +42,12 @@ def device_name(text: str | None) -> str | None:
     )
 
 
+def are_other_devices(one: str | None, other: str | None) -> bool:
+    """Whether two texts name different devices, or different numbers of them."""
+    names = device_name(one), device_name(other)
+    return None not in names and names[0] != names[1]
+
+
 def version_name(text: str | None) -> str | None:
     """Return a version without 'v' and trailing zeros: '2.6' and 'v2.6.0' are the same."""
     given = _given(text).casefold().removeprefix("v")

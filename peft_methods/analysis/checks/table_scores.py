@@ -84,17 +84,23 @@ def _is_better_high(name: str) -> bool:
     return LOWER_IS_BETTER.search(name.casefold()) is None
 
 
-@rule("V309", "warning", "table", needs=("accuracy data", "accuracy task", "scores"))
+@rule(
+    "V309",
+    "warning",
+    "table",
+    needs=("accuracy data", "accuracy task", "accuracy named_data", "scores"),
+)
 def accuracy_of_majority(group: Group) -> Iterator[tuple[str, str, str]]:
     """An accuracy is that of the most frequent class of a well-known data set: nothing was learnt.
 
     It starts where three decimals or more agree with the share of that class in a public split.
-    Methods that train the head alone are exempt.
+    Where no column names the data, the row's name does, or the table's title or caption. Methods
+    that train the head alone are exempt.
     """
     for row in group.methods:
         if is_floor(row.method) or row.majority is not None:
             continue
-        given = {f"{row.data or ''} {row.task or ''}": row.accuracy}
+        given = {f"{row.data or row.named_data} {row.task or ''}": row.accuracy}
         given |= {
             name: score
             for name, score in row.scores.items()

@@ -11,6 +11,7 @@ from peft_methods.analysis.external.columns import COLUMNS
 from peft_methods.analysis.external.figures import Figures
 
 TIME = next(column for column in COLUMNS if column.field == "train_seconds")
+DEVICE = next(column for column in COLUMNS if column.field == "device")
 COUNT = re.compile(
     r"^\s*(\d{1,4})\s*(?:x|×|\*)|(?:x|×|\*)\s*(\d{1,4})\s*$|^(\d{1,4})\s+\w*\s*gpus?\b"
 )
@@ -34,7 +35,10 @@ def derive(by_field: dict[str, Figures]) -> list[str]:
         "number of GPUs",
         [1 / count if count else None for count in gpus],
     )
-    if "gpus" in by_field and "device" in by_field:
+    if "gpus" in by_field and "device" not in by_field:
+        names = [f"{count:g} GPU{'s' * (count != 1)}" if count else "" for count in gpus]
+        by_field["device"] = replace(by_field["gpus"], column=DEVICE, values=names, remarks=[])
+    elif "gpus" in by_field:
         device = by_field["device"]
         device.values = [
             f"{count:g} x {text}" if text and count and count > 1 and not _count_in(text) else text

@@ -13,6 +13,7 @@ from peft_methods.analysis.external.raw import RawTable, TableError
 from peft_methods.analysis.external.rows import rows_of
 from peft_methods.analysis.external.sources import raw_tables
 from peft_methods.analysis.external.summary_rows import LABELS, summaries
+from peft_methods.analysis.external.vocabulary import data_in
 from peft_methods.utils.errors import nearest
 
 __all__ = ["PlainTable", "TableError", "read_tables"]
@@ -112,8 +113,9 @@ def _plain(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> PlainTable:
         one, several = f"row {said} is a summary", f"rows {said} are summaries"
         remarks.append(f"{one if len(left_out) == 1 else several}, no method, and left out")
     names = ["" if place in left_out else name for place, name in enumerate(names)]
+    rows = rows_of(columns.by_field, names, columns.unread)
     return PlainTable(
-        rows_of(columns.by_field, names, columns.unread),
+        tuple(replace(row, named_data=data_in(row.name) or data_in(raw.title)) for row in rows),
         (*raw.remarks, *columns.remarks, *remarks),
         raw.title,
         raw.headers,
