@@ -76,6 +76,7 @@ ROW_FAULTS: dict[str, list[ResultRow]] = {
         row("Full", model="mistral-7b", peak_memory=gigabytes("3.98")),
         row("LoRA", model="mistral-7b", peak_memory=gigabytes("4.1")),
     ],
+    "V425": [row("Full", train_seconds=310.0), row("LoRA", train_seconds=0.0)],
     "V421": [row("LoRA", train_seconds=600.0, samples_per_second=12.5, **A100)],
     "V422": [row("LoRA", train_rows=25_000.0, batch_size=16.0, steps_per_epoch=3125.0, epochs=3.0)],
     "V423": [row("LoRA", train_seconds=600.0, energy_joules=3.6e6, device="A100")],

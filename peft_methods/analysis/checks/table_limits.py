@@ -102,6 +102,23 @@ def _is_another_size(row: ResultRow) -> bool:
     return row.total is not None and row.total.high < (row.total_parameters or 0.0) / 2
 
 
+@rule("V425", "warning", "table", needs=("train_seconds method",))
+def time_is_zero(group: Group) -> Iterator[tuple[str, str, str]]:
+    """The training time of a method that trains is zero.
+
+    It starts where no digit is above zero, also of a time that was rounded to zero: no other time
+    can be compared with it. Rows that train nothing, and those of unknown methods, are exempt.
+    """
+    for row in group.methods:
+        trains = row.method is not None and (row.trainable is None or row.trainable.high > 0)
+        if trains and row.train_seconds == 0:
+            yield (
+                row.name,
+                "a training time of zero",
+                "give it in seconds, or leave the cell empty if it was not measured",
+            )
+
+
 @rule(
     "V420", "warning", "table", needs=("train_seconds train_rows epochs device total_parameters",)
 )
