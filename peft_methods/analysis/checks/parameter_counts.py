@@ -102,7 +102,8 @@ def _with_size(
     encoder = architecture.encoder_parameters
     for size in _whole_heads(architecture, head, exact=exact):
         # A rounded count tells no classes, but is that of few: 20 may be needed to round up.
-        classes = tuple(one for one in size.classes if exact or one <= FEW_CLASSES)
+        few = len(size.classes) if exact else bisect.bisect_right(size.classes, FEW_CLASSES)
+        classes = size.classes[:few]
         labels = _fewest(classes, size, full.low - encoder)
         if labels is None or not full.holds(encoder + size.fixed + size.each * labels):
             continue
