@@ -56,3 +56,19 @@ def test_rounded_memories_count_as_their_range(
 ) -> None:
     table = f"method,model,peak (GiB)\nLoRA,qwen2-0.5b,{lora}\nQLoRA,qwen2-0.5b,{qlora}\n"
     assert found(tmp_path, table).get("V506") == evidence
+
+
+@pytest.mark.parametrize(
+    ("lora", "qlora", "rules"),
+    [
+        ("LoRA (8xA100)", "QLoRA (1xA100)", {"V505"}),
+        ("LoRA, 4 GPUs", "QLoRA, 1 GPU", {"V505"}),
+        ("LoRA (2x L4)", "QLoRA (L4)", {"V506"}),  # L4 may be the fourth layer
+        ("LoRA (A100)", "QLoRA (1x A100)", {"V506"}),
+    ],
+)
+def test_devices_in_the_names_of_methods(
+    lora: str, qlora: str, rules: set[str], tmp_path: Path
+) -> None:
+    table = f'method,train time (h)\n"{lora}",1.1\n"{qlora}",6.3\n'
+    assert set(found(tmp_path, table)) == rules

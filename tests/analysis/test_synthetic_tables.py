@@ -47,6 +47,7 @@ def test_honest_tables_have_no_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)  # half an hour to an hour
 def test_at_most_one_honest_table_of_a_thousand_has_an_error(tmp_path: Path) -> None:
     found = false_errors(20_000, tmp_path, seed=1_000)
     assert len(found) <= 20, found[:20]

@@ -73,9 +73,10 @@ def peak_below_weights_of_devices(group: Group) -> Iterator[tuple[str, str, str]
 
 
 def _peak_and_weights(peak: RoundedCount, count: float, weights: float) -> str:
+    size = f"{count / 1e9:,.3g} billion" if count >= SHARDED else f"{count / 1e6:,.3g} million"
     return (
-        f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of {count / 1e6:,.3g} million "
-        f"parameters need {weights / 1e6:,.0f} MB at least"
+        f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of {size} parameters need "
+        f"{weights / 1e6:,.0f} MB at least"
     )
 
 

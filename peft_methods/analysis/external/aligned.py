@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-DRAWN = re.compile(r"\s*[+├┌└╒╞╘┏┡└|]?[-=+─━═┼╪┬┴╤╧╇┳|]{3,}[+┤┐┘╕╡╛┓┩|]?\s*")
+DRAWN = re.compile(
+    r"\s*[+├┌└╒╞╘┏┡└|]?[-=+─━═┼╪┬┴╤╧╇┳|]{3,}[+┤┐┘╕╡╛┓┩|]?\s*"
+    r"|\s*[-=─━═]{2,}(?:\s+[-=─━═]{2,})+\s*"  # a line below each column's name
+)
 BARS = re.compile(r"[│┃]")
 
 

@@ -24,6 +24,7 @@ from peft_methods.analysis.external.seed_columns import (
     seed_groups,
 )
 from peft_methods.analysis.external.unread import NEAR, of_unknown, settings_of
+from peft_methods.analysis.external.vocabulary import model_in
 from peft_methods.utils.errors import nearest
 from peft_methods.utils.units import is_missing, unit_of
 
@@ -71,13 +72,21 @@ def assigned(raw: RawTable, mapping: Mapping[str, str]) -> Assigned:
                 f'it by --map "{headers[0]}=FIELD"'
             )
     taken = {header for headers in seeds.values() for header in headers}
+    before: tuple[Meaning, ...] = ()
     for header, texts in cells.items():
         if header in taken:
             continue
-        if meanings := _meanings(header, texts, method, mapping, PEFT_MEMORY in cells):
+        meanings = _meanings(header, texts, method, mapping, PEFT_MEMORY in cells)
+        meanings = meanings or _of_share(header, before)
+        if meanings:
             wanted.append(([header], meanings))
         elif not meanings_of(header):
             unknown.append(header)
+        before = meanings
+    if models := _of_models(unknown, cells, wanted):
+        wanted.append(([models], (Meaning(_column_of_field("model"), None, 95),)))
+        unknown.remove(models)
+        found.remarks.append(f"column {models!r} holds models by its cells, and was read as such")
     # The clearest header of each column comes first.
     for headers, meanings in sorted(wanted, key=lambda one: one[1][0].clarity):
         _assign(found, headers, meanings, [cells[header] for header in headers])
@@ -103,6 +112,29 @@ def _meanings(
         return (Meaning(_column_of_section(texts), None, 90),)
     meanings = tuple(one for one in meanings_of(header) if one.column.field != "method")
     return tuple(replace(one, is_bare=True) for one in meanings) if of_peft else meanings
+
+
+def _of_share(header: str, before: Sequence[Meaning]) -> tuple[Meaning, ...]:
+    """Return the meaning of a header `%` behind the trained parameters or the total: the share."""
+    counts = {"trainable_parameters", "total_parameters"}
+    if header.strip(" ()") != "%" or not before or before[0].column.field not in counts:
+        return ()
+    return (Meaning(_column_of_field("trainable_share"), 0.01, 60),)
+
+
+def _of_models(
+    unknown: Sequence[str], cells: Mapping[str, Sequence[str]], wanted: Sequence[Wanted]
+) -> str | None:
+    """Return the only unknown header whose cells all name models; None beside a model column."""
+    if any(one.column.field == "model" for _, meanings in wanted for one in meanings[:1]):
+        return None
+    known = {header: [t for t in cells[header] if not is_missing(t)] for header in unknown}
+    found = [
+        header
+        for header, texts in known.items()
+        if texts and all(model_in(text) and method_of(text) is None for text in texts)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _without_metric(found: Assigned) -> list[str]:

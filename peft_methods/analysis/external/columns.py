@@ -201,6 +201,8 @@ COLUMNS = (
         "peak_gpu_memory_usage peak_gpu_memory_allocated peak_memory_used peak_gpu "
         "accelerator_memory_max peak gpu_memory gpu_memory_usage gpu_mem gpu_usage memory "
         "memory_usage memory_footprint training_memory train_memory gpu_memory_used memory_used "
+        "peak_reserved_memory peak_memory_reserved peak_gpu_memory_reserved memory_reserved "
+        "max_memory_reserved max_reserved_memory reserved_memory peak_allocated_memory "
         "mem vram gpu_vram vram_usage vram_used gpu_ram cuda_memory speicher gpu_speicher "
         "speicherbedarf mémoire mémoire_gpu memoria memoria_gpu 显存 显存占用 峰值显存 内存 メモリ "
         "メモリ使用量",

@@ -85,6 +85,8 @@ METRICS = {
 }  # fmt: skip
 QUALITY = frozenset([*METRICS, "score", "corr", "correlation", "test", "dev"])
 GERMAN_TIMES = frozenset(["zeit", "dauer", "trainingszeit", "trainingsdauer", "laufzeit"])
+# Units that are a header by themselves; `min` may be a minimum.
+TIMES = frozenset(["hours", "hrs", "minutes", "mins", "seconds", "secs"])
 CLOCK_WORDS = ["hh", "h", "mm", "ss"]  # of `Time (hh:mm:ss)`: the form of the values, no unit
 NAMES = """
 sst2 sst5 mrpc cola qqp mnli mnlim mnlimm qnli rte wnli stsb glue superglue boolq cb copa
@@ -146,6 +148,9 @@ def meanings_of(header: str) -> tuple[Meaning, ...]:
             return found
     if found := _of_rate(words):
         return found
+    if len(words) == 1 and words[0] in TIMES:
+        column = next(one for one in COLUMNS if one.field == "train_seconds")
+        return (Meaning(column, UNITS["seconds"][words[0]], 60),)
     data_set = data_set_of(header)
     return (Meaning(_of_data_set(data_set, words), _percent(words), 0),) if data_set else ()
 

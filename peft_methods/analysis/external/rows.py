@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from peft_methods.analysis.checks.device_limits import device_in
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.external.figures import Figures
@@ -120,6 +121,7 @@ def _named_settings(name: str, targets: str) -> dict[str, Any]:
         "rank": words.rank,
         "virtual_tokens": words.virtual_tokens,
         "bias": words.bias,
+        "device": device_in(name),
         "targets": targets_of_column(targets) if targets else words.targets,
     }
     return {field: value for field, value in named.items() if value}

@@ -17,6 +17,7 @@ WORDS = {
     "total_parameters": "the model's size",
     "targets": "target modules",
     "data": "the data set",
+    "named_data": "the data set",
     "rates": "the learning rates tried",
     "majority": "the majority class",
     "train_seconds": "training time",
@@ -36,7 +37,7 @@ MOST = 5  # fields that a shorter line names
 # What a table's own rows are about, beside figures.
 NO_FIGURES = frozenset(
     {"name", "line", "model", "method", "ranked", "rounding", "loss_rounding"}
-    | {"architectures", "total_parameters"}
+    | {"architectures", "total_parameters", "named_data"}
 )
 
 
