@@ -41,3 +41,25 @@ def test_lines_below_the_names_of_columns_are_no_row(tmp_path: Path) -> None:
     table = read(tmp_path, f"{head}Full     66.96M   91.2\nLoRA     0.74M    90.1\n")
     assert [row.name for row in table.rows] == ["Full", "LoRA"]
     assert table.ignored == ()
+
+
+@pytest.mark.parametrize("header", ["#GPU", "GPUs", "GPU", "num_gpus"])
+def test_numbers_below_a_devices_name_are_numbers_of_gpus(header: str, tmp_path: Path) -> None:
+    table = read(tmp_path, f"method,{header}\nFull,4\nLoRA,1\nQLoRA,\n")
+    assert [row.device for row in table.rows] == ["4 GPUs", "1 GPU", None]
+
+
+@pytest.mark.parametrize(
+    ("header", "share"), [("Anteil (%)", 0.0110), ("pct", 0.0110), ("(%)", 0.0110)]
+)
+def test_words_for_a_share_behind_a_count(header: str, share: float, tmp_path: Path) -> None:
+    table = read(tmp_path, f"method,Trainable params,{header}\nLoRA,739586,1.10\n")
+    found = table.rows[0].trainable_share
+    assert found is not None
+    assert found.value == pytest.approx(share)
+
+
+@pytest.mark.parametrize("header", ["Trainable (incl. head)", "# Params (without the head)"])
+def test_a_note_on_the_head_is_no_part_of_a_columns_name(header: str, tmp_path: Path) -> None:
+    table = read(tmp_path, f"method,{header}\nLoRA,739586\n")
+    assert table.rows[0].trainable is not None

@@ -30,6 +30,11 @@ from peft_methods.utils.units import is_missing, unit_of
 
 PEFT_MEMORY = "accelerator_memory_max"  # of PEFT's method comparison, which writes base units
 
+# Headers that are a share of the count before them
+SHARE_WORDS = frozenset(
+    ["%", "percent", "percentage", "pct", "share", "ratio", "fraction", "proportion", "anteil"]
+)
+
 Wanted = tuple[list[str], tuple[Meaning, ...]]  # the headers of a figure, and what they may mean
 
 
@@ -116,10 +121,12 @@ def _meanings(
 
 def _of_share(header: str, before: Sequence[Meaning]) -> tuple[Meaning, ...]:
     """Return the meaning of a header `%` behind the trained parameters or the total: the share."""
-    counts = {"trainable_parameters", "total_parameters"}
-    if header.strip(" ()") != "%" or not before or before[0].column.field not in counts:
+    words = re.findall(r"[^\W_]+|%", header.casefold())
+    is_behind = before and before[0].column.field in {"trainable_parameters", "total_parameters"}
+    if not words or not is_behind or not set(words) <= SHARE_WORDS:
         return ()
-    return (Meaning(_column_of_field("trainable_share"), 0.01, 60),)
+    factor = 0.01 if {"%", "percent", "percentage", "pct"} & set(words) else None
+    return (Meaning(_column_of_field("trainable_share"), factor, 60),)
 
 
 def _of_models(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from peft_methods.analysis.external.columns import COLUMNS
-from peft_methods.analysis.external.figures import Figures
+from peft_methods.analysis.external.figures import Figures, figures_of
+from peft_methods.analysis.external.headers import Meaning
 
 TIME = next(column for column in COLUMNS if column.field == "train_seconds")
+GPUS = next(column for column in COLUMNS if column.field == "gpus")
 DEVICE = next(column for column in COLUMNS if column.field == "device")
 COUNT = re.compile(
     r"^\s*(\d{1,4})\s*(?:x|×|\*)|(?:x|×|\*)\s*(\d{1,4})\s*$|^(\d{1,4})\s+\w*\s*gpus?\b"
@@ -20,6 +22,9 @@ NODE = 8  # GPUs over which a rule allows weights to be parted
 
 def derive(by_field: dict[str, Figures]) -> list[str]:
     """Add training times and numbers of devices that other columns give; return remarks."""
+    if "gpus" not in by_field and "device" in by_field and _are_numbers(by_field["device"].values):
+        numbers = by_field.pop("device")  # `#GPU`
+        by_field["gpus"] = figures_of(numbers.header, Meaning(GPUS, None, 0), numbers.values)
     gpus = [_devices(by_field, row) for row in range(_rows(by_field))]
     remarks = _times(
         by_field,
@@ -55,6 +60,11 @@ def derive(by_field: dict[str, Figures]) -> list[str]:
             "may hold any part of the weights"
         )
     return remarks
+
+
+def _are_numbers(texts: Sequence[str]) -> bool:
+    known = [text for text in texts if text]
+    return bool(known) and all(re.fullmatch(r"\d{1,4}", text.strip()) for text in known)
 
 
 def _rows(by_field: Mapping[str, Figures]) -> int:

@@ -85,6 +85,8 @@ METRICS = {
 }  # fmt: skip
 QUALITY = frozenset([*METRICS, "score", "corr", "correlation", "test", "dev"])
 GERMAN_TIMES = frozenset(["zeit", "dauer", "trainingszeit", "trainingsdauer", "laufzeit"])
+# Of `Trainable (incl. head)`: counts are compared with and without it
+HEAD_NOTE = re.compile(r"\((?:incl|excl|including|excluding|with|without|w/o?)\b[^()]*\bhead\)")
 # Units that are a header by themselves; `min` may be a minimum.
 TIMES = frozenset(["hours", "hrs", "minutes", "mins", "seconds", "secs"])
 CLOCK_WORDS = ["hh", "h", "mm", "ss"]  # of `Time (hh:mm:ss)`: the form of the values, no unit
@@ -140,7 +142,7 @@ def meanings_of(header: str) -> tuple[Meaning, ...]:
     """
     if header.startswith("_"):
         return ()
-    words = re.findall(r"[^\W_]+|%|#", header.casefold())
+    words = re.findall(r"[^\W_]+|%|#", HEAD_NOTE.sub("", header.casefold()))
     if "std" in words and not GERMAN_TIMES & set(words):
         return ()  # a standard deviation, no hours
     for shorter, kinds in _shortened(words):
