@@ -48,6 +48,11 @@ __all__ = [
 ]
 FEW_CLASSES = 30
 LAYERS = re.compile(r"layer|block|\b(?:top|last|upper|lower|first)\b")
+# Words of a row's name for parts that are trained beside the method: their counts are not known.
+FURTHER = re.compile(
+    r"embed|\bwte\b|\bnorms?\b|layer[\s_-]?norm|\bln\b|lm[\s_-]?head|modules[\s_-]to[\s_-]save"
+    r"|vocab|\brank[\s_-]pattern|\bunfro?ee?ze|\bunfrozen"
+)
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
 
 
@@ -187,13 +192,14 @@ def row_verdict(row: ResultRow) -> Verdict | None:
         return None
     if row.trainable.high < 1 or _lacks_unit(row.trainable):  # V211 covers zero
         return None
-    return verdict(
+    found = verdict(
         row.method,
         row.trainable,
         row.architectures,
         head=head_of(row.task or row.data) or _head_by_score(row),
         settings=settings_of(row),
     )
+    return None if found == "off" and FURTHER.search(row.name.casefold()) else found
 
 
 def _lacks_unit(count: RoundedCount) -> bool:
