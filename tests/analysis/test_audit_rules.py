@@ -90,8 +90,10 @@ NEAR_MISSES: dict[str, list[list[ResultRow]]] = {
     "V419": [
         [row("QLoRA", model="bert-base-uncased", peak_memory=written("145", 1e6))],
         [row("QLoRA", total=7_000_000_000, peak_memory=gigabytes("1.1"))],  # parted over 8 GPUs
+        [row("Full, ZeRO-3, CPU offload", model="mistral-7b", peak_memory=gigabytes("1.2"))],
     ],
     "V424": [
+        [row("LoRA (FSDP)", model="mistral-7b", peak_memory=gigabytes("3.1"))],
         [row("Full", model="mistral-7b", peak_memory=gigabytes("14.9"))],
         [row("Full", model="mistral-7b", peak_memory=gigabytes("5.3"), device="4x A100 80GB")],
         [row("QLoRA", model="mistral-7b", peak_memory=gigabytes("4.9"))],
@@ -225,6 +227,18 @@ def test_v308_counts_a_few_right_answers_of_thousands_as_none() -> None:
     rows = [row("LoRA", accuracy=0.482), row("IA3", accuracy=1 / 1319)]
     assert [(one.rule, one.subject) for one in check_table(rows)] == [("V308", "IA3")]
     assert check_table([row("LoRA", accuracy=0.004), row("IA3", accuracy=0.001)]) == []
+
+
+def test_one_seed_that_learnt_nothing_is_named() -> None:
+    seeds = [
+        row("Full", seed=float(seed), data="CoLA", accuracy=accuracy, scores={"mcc": mcc})
+        for seed, (accuracy, mcc) in enumerate([(0.828, 0.571), (0.6913, 0.0), (0.834, 0.588)])
+    ]
+    found = check_table([replace(one, line=line) for line, one in enumerate(seeds)])
+    assert [(one.rule, one.subject, one.lines) for one in found] == [
+        ("V308", "Full (row 2)", (1,)),
+        ("V309", "Full (row 2)", (1,)),
+    ]
 
 
 def test_v506_compares_qlora_with_the_row_of_the_same_setting() -> None:

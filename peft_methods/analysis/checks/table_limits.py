@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 from peft_methods.analysis.checks.device_limits import devices_of, limits_of
@@ -18,6 +19,7 @@ LEAST_BYTES = 0.5  # of a weight that can be quantised: 4 bits
 HALF = 2.0  # bytes of an embedding, which libraries do not quantise, and of full fine-tuning's
 SHARDED = 1e9  # parameters; larger models may be parted over the GPUs of a node
 NODE = 8  # GPUs
+OFFLOADED = re.compile(r"off[\s_-]?load|\bzero[\s_-]?(?:3|infinity)|\bfsdp\b|\bairllm\b|\bnvme\b")
 LEAST_TOKENS = 8.0  # of a row on average: begin, end and six tokens of text
 LEAST_FILLED = 1 / 32  # of the maximum length: SST-2 has 25 tokens on average, often with 512
 FORWARD, TRAINED = 2.0, 4.0  # FLOPs of a parameter and token, and of its two gradients
@@ -33,11 +35,12 @@ def peak_below_weights(group: Group) -> Iterator[tuple[str, str, str]]:
 
     It starts below the smallest size of the weights: 4 bits each, embeddings 16 bits; 16 bits for
     all in full fine-tuning. For models of a billion parameters and more, whose weights may be
-    parted over the GPUs of a node, it starts at an eighth of that.
+    parted over the GPUs of a node, it starts at an eighth of that. Rows whose name says that
+    weights are offloaded or parted (ZeRO-3, FSDP) are exempt.
     """
     for row in group.methods:
         count, peak = row.total_parameters, row.peak_memory
-        if not count or peak is None or _is_another_size(row):
+        if not count or peak is None or _is_another_size(row) or _is_offloaded(row):
             continue
         weights = _least_weights(row, count) / (NODE if count >= SHARDED else 1)
         if peak.high < weights:
@@ -60,6 +63,8 @@ def peak_below_weights_of_devices(group: Group) -> Iterator[tuple[str, str, str]
     for row in group.methods:
         count, peak = row.total_parameters, row.peak_memory
         if not count or count < SHARDED or peak is None or _is_another_size(row):
+            continue
+        if _is_offloaded(row):
             continue
         weights, devices = _least_weights(row, count), devices_of(row.device)
         if weights / NODE <= peak.high < weights / devices:
@@ -96,6 +101,11 @@ def _least_weights(row: ResultRow, count: float) -> float:
 def _vocabulary(outer: int, width: int) -> int:
     """The rows of all embeddings: the weights outside the layers are little else."""
     return outer // width - 2 if width else 0
+
+
+def _is_offloaded(row: ResultRow) -> bool:
+    """Whether the row's name says that weights are moved to the host, or parted."""
+    return OFFLOADED.search(row.name.casefold()) is not None
 
 
 def _is_another_size(row: ResultRow) -> bool:

@@ -59,10 +59,11 @@ def scores_zero(group: Group) -> Iterator[tuple[str, str, str]]:
     """A score of zero: nothing was learnt, or the answers' format was wrong.
 
     It starts at ten test rows, or where their number is unknown: a guess is right now and then.
-    An accuracy below 0.5 % counts as zero where another row has a hundred times as much.
+    An accuracy below 0.5 % counts as zero where another row has a hundred times as much. Seeds are
+    looked at one by one, too: their mean hides one that failed.
     """
     best = max((row.accuracy or 0.0 for row in group.methods), default=0.0)
-    for row in group.methods:
+    for subject, row in group.methods_and_seeds():
         if row.test_rows is not None and row.test_rows < LEAST_ROWS:
             continue
         names = [name for name, score in row.scores.items() if not score and _is_better_high(name)]
@@ -73,7 +74,7 @@ def scores_zero(group: Group) -> Iterator[tuple[str, str, str]]:
             of = f" of {row.test_rows:,.0f} test rows" if row.test_rows else ""
             worst = row.accuracy if names == ["accuracy"] and row.accuracy else 0.0
             yield (
-                row.name,
+                subject,
                 f"{', '.join(names)} {f'{worst:.4f}' if worst else '0.0'}{of}",
                 "read some answers: either training failed (rate, targets), or the answers are "
                 "not in the form that the evaluation looks for",
@@ -97,7 +98,7 @@ def accuracy_of_majority(group: Group) -> Iterator[tuple[str, str, str]]:
     Where no column names the data, the row's name does, or the table's title or caption. Methods
     that train the head alone are exempt.
     """
-    for row in group.methods:
+    for subject, row in group.methods_and_seeds():
         if is_floor(row.method) or row.majority is not None:
             continue
         given = {f"{row.data or row.named_data} {row.task or ''}": row.accuracy}
@@ -110,7 +111,7 @@ def accuracy_of_majority(group: Group) -> Iterator[tuple[str, str, str]]:
             known = None if accuracy is None else majority_of(data, accuracy)
             if known is not None:
                 yield (
-                    row.name,
+                    subject,
                     f"accuracy {accuracy:.4g} on {known.data}, that of predicting its most "
                     f"frequent class for all rows ({known.rows:,} of {known.of:,} of its "
                     f"{known.split} split; {known.source})",

@@ -49,6 +49,7 @@ PATHS = frozenset(
         "metric",
         "config",
         "configs",
+        "peft",
         "summary",
         "hyperparameters",
         "hparams",
