@@ -37,9 +37,10 @@ KNOWN: dict[str, tuple[Majority, ...]] = {
     r"\brte\b": (Majority("RTE", "validation", 146, 277),),
     r"\bqnli\b": (Majority("QNLI", "validation", 2761, 5463),),
     r"\bsst[\s_-]?2\b": (Majority("SST-2", "validation", 444, 872),),
-    # A classifier of one class (Matthews correlation 0) has this accuracy in published logs:
-    # github.com/Sztarek/szakdoga, README.md, 0.6912751677852349 of 1,043 rows.
-    r"\bcola\b": (Majority("CoLA", "validation", 721, 1043),),
+    # github.com/Sztarek/szakdoga, README.md: 0.6912751677852349, with a Matthews correlation of 0.
+    r"\bcola\b": (
+        Majority("CoLA", "validation", 721, 1043, "published runs that predict one class"),
+    ),
     r"\bimdb\b": (Majority("IMDb", "test", 12500, 25000, "balanced: Maas et al. 2011"),),
     # The data set's readme: 1,900 test rows of each of four classes.
     r"\bag[\s_-]?news\b": (Majority("AG News", "test", 1900, 7600, "balanced: Zhang et al. 2015"),),
