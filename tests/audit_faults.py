@@ -58,6 +58,10 @@ ROW_FAULTS: dict[str, list[ResultRow]] = {
         for name, best in (("Full", 0.9534), ("LoRA", 0.9412))
     ],
     "V308": [row("LoRA", accuracy=0.478, test_rows=1319), row("IA3", accuracy=0.0, test_rows=1319)],
+    "V309": [
+        row("Full", data="MRPC", accuracy=0.8725),
+        row("LoRA", data="MRPC", accuracy=0.6838),
+    ],
     "V417": [
         row("Full", peak_memory=gigabytes("60.0")),
         row("LoRA", peak_memory=gigabytes("80.0")),
@@ -68,6 +72,11 @@ ROW_FAULTS: dict[str, list[ResultRow]] = {
     ],
     "V419": [row("QLoRA", model="bert-base-uncased", peak_memory=written("61", 1e6))],
     "V420": [row("Full", model="roberta-base", train_seconds=0.2, **A100)],
+    "V424": [
+        row("Full", model="mistral-7b", peak_memory=gigabytes("3.98")),
+        row("LoRA", model="mistral-7b", peak_memory=gigabytes("4.1")),
+    ],
+    "V425": [row("Full", train_seconds=310.0), row("LoRA", train_seconds=0.0)],
     "V421": [row("LoRA", train_seconds=600.0, samples_per_second=12.5, **A100)],
     "V422": [row("LoRA", train_rows=25_000.0, batch_size=16.0, steps_per_epoch=3125.0, epochs=3.0)],
     "V423": [row("LoRA", train_seconds=600.0, energy_joules=3.6e6, device="A100")],

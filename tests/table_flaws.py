@@ -56,13 +56,21 @@ def _below_weights(rng: random.Random, table: Table) -> Flaw | None:
 
 
 def _below_arithmetic(rng: random.Random, table: Table) -> Flaw | None:
-    """A fiftieth of what forward and backward passes take at the device's highest rate."""
+    """A fiftieth of what passes through the layers take at the device's highest rate.
+
+    That is for rows of the maximum length, of which real texts fill a 32nd at least. Half a second
+    at least, so that no unit rounds it to zero. A reader cannot count embeddings: these are looked
+    up and not multiplied.
+    """
     found = part(table, "full", costs=True)
     if found is None:
         return None
     index, row = found
     tokens = (row.train_rows or 0) * (row.epochs or 0) * (row.max_length or 0)
-    seconds = 6 * (row.total or 0) * tokens / FLOPS / 50
+    model = table.architecture
+    seconds = 6 * model.distinct_layers * model.sizes.layer * tokens / FLOPS / 50
+    if seconds < 0.5:
+        return None
     needed = "train_seconds trainable train_rows epochs max_length device precision"
     return with_flaw(table, index, needed, train_seconds=seconds)
 

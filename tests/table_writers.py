@@ -98,7 +98,8 @@ def _cells(
     for name in columns:
         header = rng.choice(HEADERS[name])
         ways = WAYS.get(name, AS_IT_IS)
-        unit, write = rng.choice(ways[:2] if exact and ways is COUNTS else ways)
+        many = EXACT_WAYS.get(name, len(ways)) if exact else len(ways)
+        unit, write = rng.choice(ways[:many])
         headers.append(header + unit)
         texts.append([_text(getattr(row, name), write) for row in rows])
     return [headers, *(list(line) for line in zip(*texts, strict=True))]
@@ -131,7 +132,13 @@ def _hours(seconds: float) -> str:
 
 
 AS_IT_IS: tuple[Way, ...] = (("", str),)
-COUNTS: tuple[Way, ...] = (("", _with_commas), ("", str), ("", _short))
+COUNTS: tuple[Way, ...] = (
+    ("", _with_commas),
+    ("", str),
+    ("", _short),
+    (" (M)", lambda value: f"{value / 1e6:.{0 if value >= 1e8 else 2}f}"),
+    (" (K)", lambda value: f"{value / 1e3:.0f}"),
+)
 SECONDS: tuple[Way, ...] = (
     (" (s)", lambda value: f"{value:.2f}"),
     (" (minutes)", lambda value: f"{value / 60:.4f}"),
@@ -140,6 +147,8 @@ SECONDS: tuple[Way, ...] = (
     ("", lambda value: f"{value / 3600:.4f} h"),
     ("", lambda value: _clock(value) if value > 600 else f"{value:.1f} s"),
     ("", lambda value: _hours(value) if value > 36_000 else f"{value / 60:.2f} min"),
+    (" (h)", lambda value: f"{value / 3600:.1f}"),
+    (" (min)", lambda value: f"{value / 60:.0f}"),
 )
 MEMORY: tuple[Way, ...] = (
     (" (MB)", lambda value: f"{value / 1e6:.2f}"),
@@ -148,7 +157,11 @@ MEMORY: tuple[Way, ...] = (
     ("", lambda value: f"{value / 2**30:.3f} GiB"),
     ("", lambda value: f"{value / 1e9:.3f} GB"),
     (" (MB)", lambda value: f"{value / 2**20:,.0f}"),
+    (" (GB)", lambda value: f"{value / 1e9:.1f}"),
+    (" (GiB)", lambda value: f"{value / 2**30:.0f}"),
 )
+# The ways of writing that keep a planted flaw visible come first.
+EXACT_WAYS = {"trainable": 2, "total": 2, "peak_memory": 6, "max_memory": 6, "train_seconds": 7}
 SHARES: tuple[Way, ...] = (
     ("", lambda value: f"{value:.4f}"),
     ("", lambda value: f"{100 * value:.2f}%"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from peft_methods.utils.words import counted
 
 if TYPE_CHECKING:
     from peft_methods.analysis.checks.rule import Finding
+    from peft_methods.analysis.external.tables import PlainTable
 
 CLEAN, FOUND = 0, 1  # exit codes
 
@@ -91,13 +93,26 @@ def _of_file(path: Path, silent: Collection[str], arguments: argparse.Namespace)
         for table, audit in zip(tables, audits, strict=True)
         for remark in (*table.ignored, *audit.remarks)
     ]
-    findings = [finding for audit in audits for finding in audit.findings]
+    findings = [
+        finding if len(tables) == 1 else replace(finding, subject=f"{finding.subject} [{name}]")
+        for name, audit in zip(_names(tables), audits, strict=True)
+        for finding in audit.findings
+    ]
     closing = [*closing_lines(audits)]
     if arguments.report is not None:
         from peft_methods.report.html.audit import write_audit
 
         closing.append(f"report: {write_audit(arguments.report, tables, audits)}")
     return findings, closing, remarks
+
+
+def _names(tables: Sequence[PlainTable]) -> list[str]:
+    """Return the title of each table, with its place where titles are alike."""
+    titles = [table.title for table in tables]
+    return [
+        title if title and titles.count(title) == 1 else f"{title}, table {place}".strip(", ")
+        for place, title in enumerate(titles, 1)
+    ]
 
 
 def _holds_records(path: Path) -> bool:

@@ -112,10 +112,13 @@ def _is_server_error(error: BaseException) -> bool:
     return isinstance(status, int) and (status == 429 or status >= 500)
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return ` Did you mean 'lora'?` if one of `allowed` is close to `name`, else an empty text."""
+def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return ` Did you mean 'lora'?` if one of `allowed` is close to `name`, else an empty text.
+
+    `cutoff`: the least similarity, from 0 to 1.
+    """
     spelled = {one.lower(): one for one in reversed(list(allowed))}
-    close = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=cutoff)
     return f" Did you mean {spelled[close[0]]!r}?" if close else ""
 
 

@@ -26,6 +26,7 @@ def _table(*entries: tuple[str, float]) -> Mapping[str, float]:
 COUNTS = _table(
     ("k thousand", 1e3), ("m mio million millions", 1e6), ("b bn billion billions", 1e9),
     ("万", 1e4),
+    ("亿 億", 1e8),
 )  # fmt: skip
 SECONDS = _table(
     ("ms milliseconds", 1e-3),
@@ -66,7 +67,7 @@ NUMBER = re.compile(
     r"(?P<about>[~≈<>≤≥]?)\s*"
     r"(?P<number>[-−+]?(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)|\d+)?"
     r"(?:\.\d*)?(?:e[-−+]?\d{1,3})?)"
-    r"\s*(?P<unit>%|[a-z万秒分钟小时時間]*)\s*\+?"
+    r"\s*(?P<unit>%|[a-z万亿億秒分钟小时時間]*)\s*\+?"
     r"(?:\s*(?:±|\+/-|\+-)\s*(?P<spread>\d*\.?\d+)\s*(?P<same>%|[a-z]*))?",
     re.ASCII,
 )

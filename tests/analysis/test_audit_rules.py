@@ -29,6 +29,24 @@ NEAR_MISSES: dict[str, list[list[ResultRow]]] = {
         [row("LoRA", trainable=739_586, total=66_955_010, trainable_share=written("1.10", 0.01))],
         [row("LoRA", trainable=739_586, total=67_694_596, trainable_share=written("1.09", 0.01))],
         [row("LoRA", trainable=739_586, total=66_955_010, trainable_share=written("1", 0.01))],
+        # Totals in millions and thousands, without the unit
+        [
+            row(
+                "LoRA",
+                trainable=739_586,
+                total=written("66.9"),
+                trainable_share=written("1.1", 0.01),
+            )
+        ],
+        [row("LoRA", trainable=739_586, total=66_955, trainable_share=written("1.10", 0.01))],
+        [
+            row(
+                "LoRA",
+                trainable=written("0.74"),
+                total=66_955,
+                trainable_share=written("1.1", 0.01),
+            )
+        ],
     ],
     "V214": [
         [
@@ -49,6 +67,12 @@ NEAR_MISSES: dict[str, list[list[ResultRow]]] = {
         ]
     ],
     "V308": [[row("LoRA", scores={"loss": 0.0, "forgetting": 0.0}), row("IA3", accuracy=0.001)]],
+    "V309": [
+        [row("LoRA", data="MRPC", accuracy=0.68)],  # two digits
+        [row("LoRA", data="MRPC", accuracy=0.6863)],
+        [row("LoRA", data="RTE", accuracy=0.6838)],
+        [row("LoRA", scores={"mrpc_f1": 0.6838})],
+    ],
     "V417": [
         [row("Full", peak_memory=gigabytes("9.12")), row("IA3", peak_memory=gigabytes("9.97"))]
     ],
@@ -56,13 +80,30 @@ NEAR_MISSES: dict[str, list[list[ResultRow]]] = {
         [
             row("LoRA r=4", trainable=2_600_000, rank=4.0, peak_memory=gigabytes("6.4")),
             row("LoRA r=64", trainable=42_000_000, rank=64.0, peak_memory=gigabytes("7.1")),
-        ]
+        ],
+        # A small model: activations of further targets may explain a tenth of a gigabyte
+        [
+            row("LoRA q+v", trainable=33_539, peak_memory=written("118", 1e6)),
+            row("LoRA all", trainable=131_843, peak_memory=written("295", 1e6)),
+        ],
     ],
     "V419": [
         [row("QLoRA", model="bert-base-uncased", peak_memory=written("145", 1e6))],
         [row("QLoRA", total=7_000_000_000, peak_memory=gigabytes("1.1"))],  # parted over 8 GPUs
+        [row("Full, ZeRO-3, CPU offload", model="mistral-7b", peak_memory=gigabytes("1.2"))],
+    ],
+    "V424": [
+        [row("LoRA (FSDP)", model="mistral-7b", peak_memory=gigabytes("3.1"))],
+        [row("Full", model="mistral-7b", peak_memory=gigabytes("14.9"))],
+        [row("Full", model="mistral-7b", peak_memory=gigabytes("5.3"), device="4x A100 80GB")],
+        [row("QLoRA", model="mistral-7b", peak_memory=gigabytes("4.9"))],
     ],
     "V420": [[row("Full", model="roberta-base", train_seconds=60.0, **A100)]],
+    # An untrained model takes no time; nor is every row a method
+    "V425": [
+        [row("LoRA", train_seconds=0.4)],
+        [row("LoRA", train_seconds=0.0, trainable=0), row("Zero-shot", train_seconds=0.0)],
+    ],
     "V421": [[row("LoRA", train_seconds=600.0, samples_per_second=130.0, **A100)]],
     "V422": [
         # 4 GPUs of 16 rows; the last batch is not full
@@ -91,14 +132,14 @@ def test_rule_finds_nothing_in_near_misses(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", list(ROW_FAULTS))
 def test_needs_are_true_and_sufficient(rule: str) -> None:
-    """Without one field of every way to find something, a rule finds nothing and is not asked."""
+    """Without one field of every way to find something, a rule finds nothing and is not applied."""
     rows = ROW_FAULTS[rule]
-    assert rule in audit_rows(rows).asked
+    assert rule in audit_rows(rows).applied
     for fields in itertools.product(*RULES[rule].needs):
         if set(fields) & {"method", "architectures", "total_parameters"}:
             continue  # derived from names and counts
         audit = audit_rows([without(one, fields) for one in rows])
-        assert rule not in audit.asked
+        assert rule not in audit.applied
         assert rule not in {one.rule for one in audit.findings}
 
 
@@ -118,6 +159,97 @@ def test_each_finding_names_its_lines() -> None:
     assert found.lines == (0, 1)
     (found,) = check_table(ROW_FAULTS["V308"])
     assert (found.subject, found.lines) == ("IA3", (1,))
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(30_720, ["V211"]), (61_440, []), (30_720 + 545_792, [])],
+)
+def test_v211_knows_the_head_from_full_fine_tuning(count: int, expected: list[str]) -> None:
+    """The head has 20 classes of width 1,536: no usual rank on any targets has as many."""
+    full = row("Full", model="qwen2-1.5b", trainable=1_543_745_024)
+    lora = row("LoRA", model="qwen2-1.5b", trainable=count)
+    assert [one.rule for one in check_table([full, lora]) if one.severity == "error"] == expected
+
+
+def test_v215_sees_that_full_fine_tuning_counts_the_head() -> None:
+    """16,384,000 is rank 8 on query and value without the head of 20 classes."""
+    full = row("Full", model="qwen2-72b", trainable=71_460_659_200)
+    lora = row("LoRA", model="qwen2-72b", trainable=16_384_000, rank=8.0)
+    (found,) = check_table([full, lora])
+    assert (found.rule, found.subject) == ("V215", "LoRA")
+    assert found.evidence == "counted without the head, and Full with it"
+
+
+def test_v215_takes_a_rounded_count_that_is_below_the_head() -> None:
+    rows = [
+        row("Full", model="roberta-base", trainable=124_647_170),
+        row("LoRA", model="roberta-base", trainable=written("294.91", 1e3)),
+    ]
+    assert [(one.rule, one.subject) for one in check_table(rows)] == [("V215", "LoRA")]
+
+
+def test_v418_needs_less_where_the_rank_alone_differs() -> None:
+    rows = [
+        row("LoRA (r=16)", trainable=33_539, rank=16.0, peak_memory=written("118", 1e6)),
+        row("LoRA (r=64)", trainable=131_843, rank=64.0, peak_memory=written("295", 1e6)),
+    ]
+    assert [one.rule for one in check_table(rows)] == ["V418"]
+
+
+def test_v213_finds_a_wrong_share_of_a_total_without_its_unit() -> None:
+    share = written("11", 0.01)
+    (found,) = check_table(
+        [row("LoRA", trainable=739_586, total=written("66.9"), trainable_share=share)]
+    )
+    assert found.rule == "V213"
+    assert found.evidence.startswith(
+        "739,586 of 66.9 parameters (in the unit that fits best) are 1.11%, not 11 %"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "data"),
+    [
+        ({"mrpc": 0.6838, "sst2": 0.93}, "MRPC"), ({"RTE": 0.527}, "RTE"),
+        ({"qnli": 0.5054}, "QNLI"),
+        ({"SST-2": 0.509}, "SST-2"), ({"imdb": 0.5}, "IMDb"), ({"MRPC": 0.665}, "MRPC"),
+        ({"CoLA": 0.6913}, "CoLA"), ({"BoolQ": 0.6217}, "BoolQ"), ({"AG News": 0.25}, "AG News"),
+    ],
+)  # fmt: skip
+def test_v309_knows_the_most_frequent_class(scores: dict[str, float], data: str) -> None:
+    (found,) = check_table([row("LoRA", scores=scores)])
+    assert (found.rule, found.subject) == ("V309", "LoRA")
+    assert f"on {data}, that of predicting its most frequent class" in found.evidence
+
+
+def test_v308_counts_a_few_right_answers_of_thousands_as_none() -> None:
+    rows = [row("LoRA", accuracy=0.482), row("IA3", accuracy=1 / 1319)]
+    assert [(one.rule, one.subject) for one in check_table(rows)] == [("V308", "IA3")]
+    assert check_table([row("LoRA", accuracy=0.004), row("IA3", accuracy=0.001)]) == []
+
+
+def test_one_seed_that_learnt_nothing_is_named() -> None:
+    seeds = [
+        row("Full", seed=float(seed), data="CoLA", accuracy=accuracy, scores={"mcc": mcc})
+        for seed, (accuracy, mcc) in enumerate([(0.828, 0.571), (0.6913, 0.0), (0.834, 0.588)])
+    ]
+    found = check_table([replace(one, line=line) for line, one in enumerate(seeds)])
+    assert [(one.rule, one.subject, one.lines) for one in found] == [
+        ("V308", "Full (row 2)", (1,)),
+        ("V309", "Full (row 2)", (1,)),
+    ]
+
+
+def test_v506_compares_qlora_with_the_row_of_the_same_setting() -> None:
+    rows = [
+        row("LoRA r=64", rank=64.0, train_seconds=1000.0),
+        row("LoRA r=8", rank=8.0, train_seconds=300.0),
+        row("QLoRA r=8", rank=8.0, train_seconds=360.0),
+    ]
+    assert check_table(rows) == []
+    slow = replace(rows[1], train_seconds=3000.0)
+    assert [one.rule for one in check_table([rows[0], slow, rows[2]])] == ["V506"]
 
 
 def test_v213_names_the_row_whose_share_it_is() -> None:
@@ -168,6 +300,10 @@ def test_v406_counts_a_zero_at_the_end_of_a_whole_number(text: str) -> None:
         ("RTX 4090", ("RTX 4090", 1)),
         ("4 GPUs, H100", ("H100", 4)),
         ("L4", ("L4", 1)),
+        ("8xA100", ("A100", 8)),
+        ("A100-80GB (x8)", ("A100", 8)),
+        ("RTX 3090 x2", ("RTX 3090", 2)),
+        ("GTX 1080 x2", None),
         ("CPU", None),
         ("A100 and T4", None),
         ("–", None),

@@ -271,18 +271,18 @@ def with_fault(rule: str, path: Path) -> tuple[ResultRow, ...]:
 
 
 @pytest.mark.parametrize("rule", list(TABLE_FAULTS))
-def test_rule_is_silent_and_not_asked_without_a_field_that_it_needs(
+def test_rule_is_silent_and_not_applied_without_a_field_that_it_needs(
     rule: str, tmp_path: Path
 ) -> None:
     rows = with_fault(rule, tmp_path / "faulty.csv")
-    assert rule in audit_rows(rows).asked
+    assert rule in audit_rows(rows).applied
     derived = {"method", "architectures", "total_parameters"}  # from names and counts
     for fields in itertools.product(*RULES[rule].needs):
         if derived.isdisjoint(fields):
             blank = {name: DEFAULTS[name] for name in fields}
             audit = audit_rows([replace(row, **blank) for row in rows])
             assert rule not in {finding.rule for finding in audit.findings}
-            assert rule not in audit.asked
+            assert rule not in audit.applied
 
 
 @pytest.mark.parametrize("rule", list(TABLE_FAULTS))

@@ -147,8 +147,8 @@ def test_latex_with_spans_headings_and_deviations(tmp_path: Path) -> None:
     lora, ia3 = table.rows
     assert (lora.model, ia3.model) == ("RoBERTa base", "RoBERTa base")
     assert (lora.method, ia3.method) == ("lora", "ia3")
-    assert dict(lora.scores) == pytest.approx({"sst2": 0.942, "mrpc": 0.891})
-    assert dict(ia3.scores) == pytest.approx({"sst2": 0.93, "mrpc": 0.875})
+    assert dict(lora.scores) == pytest.approx({"sst2 accuracy": 0.942, "mrpc": 0.891})
+    assert dict(ia3.scores) == pytest.approx({"sst2 accuracy": 0.93, "mrpc": 0.875})
 
 
 def test_headings_within_a_table_separate_its_rows(tmp_path: Path) -> None:

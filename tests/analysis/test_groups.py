@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from audit_faults import row, written
 
+from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.external.audit import audit_rows, check_table
 from peft_methods.analysis.external.groups import groups_of
 from peft_methods.analysis.external.vocabulary import data_in, key_of, model_in, without_words
@@ -126,6 +129,37 @@ def test_rows_without_a_model_among_several_are_not_compared_and_this_is_said() 
         "2 models are named, but none for IA3: not compared with the other rows",
     )
     assert len(groups_of([*rows[:1], rows[2]])) == 1
+
+
+def test_rows_below_a_models_own_row_are_of_that_model() -> None:
+    first = ("DistilBERT", "+ LoRA", "BERT-base", "+ LoRA")
+    counts = (66_955_010, 739_586, 109_483_778, 296_450)
+    rows = [
+        replace(row(name, trainable=count), method="lora" if "LoRA" in name else None)
+        for name, count in zip(first, counts, strict=True)
+    ]
+    audit = audit_rows(rows)
+    assert [group.name for group in audit.groups] == ["distilbert", "bert-base"]
+    assert (audit.findings, audit.remarks) == (
+        (),
+        ("rows without a model are taken as rows of the model above them",),
+    )
+    wrong = [*rows[:3], replace(rows[3], trainable=RoundedCount.exactly(1_000_001))]
+    (found,) = check_table(wrong)
+    assert (found.rule, found.subject, found.lines) == ("V203", "+ LoRA [bert-base]", (3,))
+    assert "12 layers of width 768" in found.evidence
+
+
+def test_a_model_that_a_column_has_once_is_that_of_the_rows_below() -> None:
+    rows = [
+        row(name, model=model if name == "Full" else "")
+        for model in ("gpt2", "opt-125m")
+        for name in ("Full", "LoRA", "IA3")
+    ]
+    assert names(*rows) == [
+        ("gpt2", ["Full", "LoRA", "IA3"]),
+        ("opt-125m", ["Full", "LoRA", "IA3"]),
+    ]
 
 
 def test_findings_name_the_group_where_names_repeat() -> None:

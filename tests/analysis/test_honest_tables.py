@@ -23,6 +23,17 @@ Full,bert-base-uncased,0.931,"109,483,778",2e-5
 LoRA,bert-base-uncased,0.928,"10,716,674",2e-4
 QLoRA,bert-base-uncased,0.926,"1,340,930",2e-4
 """,
+    "whole numbers below a unit": """\
+method,model,#Params (M),%,accuracy
+Full,RoBERTa-large,355,100,96.4
+LoRA,RoBERTa-large,0.8,0.23,96.2
+BitFit,RoBERTa-large,0.27,0.08,95.1
+""",
+    "names of parts that are trained beside the method": """\
+method,model,trainable_parameters
+"LoRA r=8 qkvo + embeddings + norms",llama-2-7b,"139,726,848"
+"LoRA r=8 qkvo (modules_to_save: embed_tokens, norm)",llama-2-7b,"139,726,848"
+""",
     "LoRA on all linear layers of BERT large": """\
 method,model,trainable_parameters
 LoRA,bert-large-uncased,"28,444,674"

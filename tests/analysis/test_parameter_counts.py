@@ -23,6 +23,7 @@ from builders import PUBLISHED_SIZES
 from peft_methods.analysis.checks.counts.architectures import known
 from peft_methods.analysis.checks.counts.catalogue import configs
 from peft_methods.analysis.checks.counts.heads import HeadKind
+from peft_methods.analysis.checks.counts.others import dropped_counts
 from peft_methods.analysis.checks.parameter_counts import (
     Settings,
     candidates,
@@ -34,6 +35,7 @@ from peft_methods.analysis.checks.parameter_counts import (
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.external.method_names import method_of
 from peft_methods.analysis.external.method_words import MethodWords, method_words
+from peft_methods.methods.registry import METHODS
 from peft_methods.utils.units import parse
 
 KINDS = {
@@ -47,6 +49,7 @@ KINDS = {
 }
 # Names of the linear layers in all layers, by model type.
 BERT = ("query", "key", "value", "dense")
+QKV = ("query", "key", "value")
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NAMES: Mapping[str, tuple[str, ...]] = {
     "mpnet": ("q", "k", "v", "o", "dense"),
@@ -244,13 +247,17 @@ def test_models_named_and_models_of_size_find_known_models() -> None:
     assert [shape.labels for shape in models_of_size(count("124,647,170"))] == [2]
     assert [shape.labels for shape in candidates("roberta-base", count("124,704,845"))] == [77]
     assert {"bert", "mpnet"} < {shape.model_type for shape in models_of_size(count("110M"))}
+    # Llama-3.1-8B with 20 classes, 7,505,006,592; with two it would be 7.50B.
+    assert "llama" in {shape.model_type for shape in models_of_size(count("7.51B"))}
 
 
 @pytest.mark.parametrize(
     ("method", "text", "expected"),
     [
         ("full", "124,647,170", "fits"), ("full", "124.6M", "fits"), ("full", "125M", "fits"),
-        ("full", "1.0M", "off"), ("full", "125,237,762", "fits"), ("lora", "1,181,954", "fits"),
+        ("full", "110M", "off"), ("full", "119M", "fits"), ("full", "110,000,000", "off"),
+        ("full", "1.0M", "off"), ("full", "125,237,762", "fits"), ("lora", "1,181,956", "off"),
+        ("lora", "1,181,954", "fits"),
         ("lora", "294,912", "fits"), ("lora", "0.3M", "fits"), ("lora", "1.48M", "fits"),
         ("lora", "944,717", "fits"), ("qlora", "296,450", "head missing"),
         ("qlora", "592,130", "nothing"), ("ia3", "656,642", "fits"), ("ia3", "647,426", "fits"),
@@ -284,6 +291,11 @@ def test_verdict_on_roberta_base_fits_possible_counts_only(
         ("lora", "roberta-base", "887,042", "sequence", Settings(rank=8), "fits"),
         ("lora", "roberta-base", "887,042", "sequence", Settings(rank=8, bias="none"), "fits"),
         ("lora", "roberta-base", "887,042", "sequence", Settings(8, ("key",)), "off"),
+        # Those of query and value in all layers; with the third target they would be 8 of 12.
+        ("lora", "roberta-base", "887,042", None, Settings(8, QKV), "off"),
+        ("lora", "roberta-base", "887,042", None, Settings(8, QKV, some_layers=True), "fits"),
+        ("prefix_tuning", "roberta-base", "769694", None, Settings(virtual_tokens=10), "off"),
+        ("prefix_tuning", "opt-1.3b", "3454566", None, Settings(virtual_tokens=30), "off"),
         ("full", "flan-t5-small", "76961152", None, Settings(), "fits"),
     ],
 )
@@ -323,3 +335,16 @@ def test_method_of_knows_kin_from_the_method_itself(name: str, method: str | Non
 )  # fmt: skip
 def test_method_words_reads_settings(name: str, words: MethodWords) -> None:
     assert method_words(name) == words
+
+
+def test_counts_of_adapter_drop_are_bounded() -> None:
+    """A deep model has some 10^5 counts, not the millions of each width in each number of layers.
+
+    They are those that the method lists itself, for models up to a width of 1,024.
+    """
+    (deep,) = models_named("llama-2-70b")
+    assert len(dropped_counts(deep)) < 500_000
+    # Half of 80 layers, with bottlenecks a sixteenth as wide as the layers, without biases or with
+    assert {40 * 2 * 8192 * 512, 40 * (2 * 8192 * 512 + 512 + 8192)} <= set(dropped_counts(deep))
+    (roberta,) = models_named("roberta-base")
+    assert set(METHODS["adapter_drop"].possible_counts(roberta)) <= set(dropped_counts(roberta))

@@ -249,3 +249,20 @@ def test_v506_takes_noise_of_resident_memory_for_no_difference(less: float, coun
         ResultRow("QLoRA", "qlora", maximum_memory=100e6 - less, **values),
     )
     assert len(fires("V506", *rows)) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("8xA100", "8 x a100"),
+        ("8 × A100", "8 x a100"),
+        ("A100 (x8)", "8 x a100"),
+        ("NVIDIA A100-80GBx8", "8 x a100 80gb"),
+        ("1x A100", "a100"),
+        ("RTX 4090", "rtx 4090"),
+        ("Titan X", "titan x"),
+        ("CPU x86", "cpu x86"),
+    ],
+)
+def test_one_number_of_devices_has_one_spelling(text: str, name: str) -> None:
+    assert device_name(text) == name

@@ -42,23 +42,12 @@ def missed(kind: str, count: int, folder: Path) -> list[str]:
     return found
 
 
-# Kinds of which fewer than 19 in 20 are found, with the share that was (of 60 tables): a count may
-# be that of other settings, weights of large models may be parted, texts may be short.
-NOT_YET = {
-    "head alone trained": 0.87,
-    "head": 0.87,
-    "virtual tokens": 0.70,
-    "rank memory": 0.93,
-    "below weights": 0.53,
-    "below arithmetic": 0.72,
-}
-
-
 def test_honest_tables_have_no_errors(tmp_path: Path) -> None:
     assert false_errors(50, tmp_path) == []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)  # half an hour to an hour
 def test_at_most_one_honest_table_of_a_thousand_has_an_error(tmp_path: Path) -> None:
     found = false_errors(20_000, tmp_path, seed=1_000)
     assert len(found) <= 20, found[:20]
@@ -67,12 +56,11 @@ def test_at_most_one_honest_table_of_a_thousand_has_an_error(tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", list(FLAWS))
 def test_planted_flaws_are_found(kind: str, tmp_path: Path) -> None:
     found = missed(kind, 12, tmp_path)
-    assert len(found) <= (12 * (1 - NOT_YET[kind]) + 2 if kind in NOT_YET else 1), found
+    assert len(found) <= 1, found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(FLAWS))
 def test_19_of_20_planted_flaws_are_found(kind: str, tmp_path: Path) -> None:
     found = missed(kind, 400, tmp_path)
-    least = NOT_YET[kind] - 0.08 if kind in NOT_YET else 0.95
-    assert len(found) <= 400 * (1 - least), found[:5]
+    assert len(found) <= 400 * 0.05, found[:5]

@@ -111,10 +111,10 @@ def test_audit_prints_a_line_per_finding_and_exits_with_1_for_warnings(
     assert audit(TABLES / "sst2_bert_15_epochs.csv") == 1
     out = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("V") for line in out) == len(EXPECTED["sst2_bert_15_epochs"])
-    assert out[-2] == "Audited: 1 table, 4 rows, 1 group; 22 of 39 rules asked."
-    assert out[-1].startswith(
-        "Not asked, for lack of rows by class (V101, V102); train losses (V204)"
-    )
+    assert out[-2] == "Audited: 1 table, 4 rows, 1 group; 25 of 42 rules applied."
+    assert out[-1].startswith("Not applied: 17 rules, for lack of ")
+    assert out[-1].endswith("; --report lists all.")
+    assert len(out[-1]) <= 200
     assert (
         "V409 warning QLoRA: 113.42 MB reported, the maximum was 1,372.03 MB → "
         "report the peak of the training phase"
@@ -130,13 +130,28 @@ def test_audit_prints_a_line_per_finding_and_exits_with_1_for_warnings(
     assert "nothing found in 5 rows" in capsys.readouterr().out
 
 
+def test_findings_name_rows_of_one_name_and_tables_of_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = (
+        "# {0}\n\n| method | model | trainable parameters |\n|---|---|---|\n"
+        "| LoRA | roberta-base | {1} |\n| LoRA | roberta-base | 1,181,954 |\n\n"
+    )
+    text = table.format("First", "1,181,954") + table.format("Second", "1,181,956")
+    (tmp_path / "t.md").write_text(text, encoding="utf-8")
+    assert audit(tmp_path / "t.md") == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("V203 error LoRA (row 1) [Second]: no configuration")
+    assert not any(line.startswith("V") for line in out[1:])
+
+
 def test_nothing_found_never_stands_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "t.csv").write_text("method,epochs\nFull,3\nLoRA,3\n", encoding="utf-8")
     assert audit(tmp_path / "t.csv") == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "nothing found in 2 rows, by the 1 rule that could be asked"
+    assert out[0] == "nothing found in 2 rows, by the 1 rule that could be applied"
     assert out[2] == "No quality, time or memory was judged: the table has only epochs."
 
 
@@ -155,10 +170,13 @@ def test_audit_writes_a_page_with_each_finding_at_its_cell(
     assert re.search(r'<td class="error">0<span class="marks"><a href="#finding-1">', page)
     assert re.search(r'<td class="warning">0\.0<span', page)
     assert re.search(r'<td class="warning">5<span', page)
-    assert page.count('<li id="finding-') == 3
+    assert page.count('<li id="finding-') == 4  # 64,512 has no head, full fine-tuning's count has
     assert "<td>a&lt;b</td>" in page
     assert 'class="ignored"' in page
-    assert "Low-Rank Adaptation" in page or "LoRA:" in page
+    # Every rule that was not applied, and the closed form and source of each count
+    assert "V420: Training took less time" in page
+    assert "rank * (inputs + outputs) for each linear layer in the targets." in page
+    assert "Hu et al. 2022, arXiv:2106.09685" in page
     assert not re.search(r"<script|<link|src=|url\(", page)
 
 
@@ -243,7 +261,7 @@ def test_audit_checks_a_folder_of_records(
         ("t.csv", "method,accuracy\n", "has a header but no rows"),
         ("t.csv", "accuracy\n0.9\n", "no column names the methods. Its columns: accuracy"),
         ("t.csv", "method,accuracy\n,0.9\n", "row 1 names no method"),
-        ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "row 1 has 3 fields, but the header has 2"),
+        ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "line 2 has 3 fields, but the header has 2"),
         ("t.csv", 'method,acc\n"LoRA,0.9\n', "is not valid CSV"),
         ("t.json", "{", "is not valid JSON"),
         ("t.json", "3", "holds no table"),
@@ -268,9 +286,9 @@ def test_audit_refuses_a_missing_file_a_binary_file_and_an_empty_folder(
 ) -> None:
     assert audit(tmp_path / "gone.csv") == 2
     assert "gone.csv cannot be read: No such file or directory." in capsys.readouterr().err
-    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "t.csv").write_bytes(b"\x89PNG\x00\x81")
     assert audit(tmp_path / "t.csv") == 2
-    assert "is not a UTF-8 text file" in capsys.readouterr().err
+    assert "is no text in UTF-8, UTF-16 or Windows-1252" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert audit(tmp_path / "empty") == 2
     assert "holds no records" in capsys.readouterr().err

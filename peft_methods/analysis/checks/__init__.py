@@ -18,6 +18,7 @@ from peft_methods.analysis.checks import (
     isolation,
     measurement,
     predicted,
+    quantized_work,
     results,
     table_counts,
     table_limits,
@@ -32,7 +33,10 @@ from peft_methods.analysis.checks.rule import REGISTRY, Finding, Rule
 from peft_methods.runs.record import Record
 
 __all__ = ["RULES", "Finding", "Rule", "check_group", "run_checks"]
-MODULES = (data, training, results, measurement, predicted, isolation, comparison, generation)
+MODULES = (
+    *(data, training, results, measurement, predicted, isolation, comparison),
+    *(quantized_work, generation),
+)
 OF_TABLES = (table_counts, table_limits, table_ratios, table_scores)
 assert all((*MODULES, *OF_TABLES)), "importing these modules fills the registry"
 RULES = dict(sorted(REGISTRY.items()))
@@ -172,7 +176,7 @@ def _findings_in_group(rule: Rule, group: Group) -> Iterator[tuple[Sequence[str]
     if rule.scope == "row":
         for row in group.rows:
             for found in rule.check(row):
-                yield (row.name, *found), (row.line,)
+                yield (group.subject_of(row), *found), (row.line,)
     elif rule.scope in ("comparison", "table"):
         for found in rule.check(group if rule.scope == "table" else list(group.methods)):
             yield found, group.lines_of(found[0])

@@ -16,12 +16,7 @@ from peft_methods.recipes.variation import USUAL
 from peft_methods.runs.record import Record
 from peft_methods.utils.words import seeds_of
 
-# Limits of QLoRA's time per epoch as a multiple of LoRA's. For equal work we measured 0.8 to 2.
-FASTER, SLOWER = 0.5, 4.0
 LEAST_RATIO = 2.0  # of a method's learning rate to that of full fine-tuning
-# Most that 4-bit weights can save, per weight: 3.5 of its 4 bytes, and a half-precision copy.
-SAVED_BYTES = 6.0
-REPEATABLE_BYTES = 32 * 2**20  # a run's resident memory repeats to within this
 
 
 @rule("V501", "note", "method")
@@ -217,60 +212,3 @@ def settings_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]
 
 def _version(package: str, row: ResultRow) -> str | None:
     return version_name(row.versions.get(package))
-
-
-@rule(
-    "V506",
-    "warning",
-    "comparison",
-    evidence=(
-        "… times LoRA's time",
-        "… MB less than LoRA, but 4-bit weights save only … MB",
-    ),
-    needs=(
-        "train_seconds method",
-        "peak_memory method total_parameters",
-        "maximum_memory method total_parameters",
-    ),
-)
-def unlike_work(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
-    """QLoRA needed far more or less than LoRA: more than 4-bit weights can explain."""
-    for row in rows:
-        lora = _unquantized(row, rows)
-        if lora is not None and (
-            differences := [*_time_against(row, lora), *_memory_against(row, lora)]
-        ):
-            yield (
-                row.name,
-                "; ".join(differences),
-                "give both the same precision, batch size, length and rows; note that "
-                "prepare_model_for_kbit_training turns gradient checkpointing on",
-            )
-
-
-def _unquantized(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow | None:
-    """The row of the method that does the same over unquantized weights."""
-    info = METHODS.info(row.method)
-    counterpart = info.unquantized_counterpart if info else None
-    return next((one for one in rows if counterpart and one.method == counterpart), None)
-
-
-def _time_against(row: ResultRow, lora: ResultRow) -> Iterator[str]:
-    """Report a time ratio that 4-bit weights cannot explain: unpacking costs time, saves none."""
-    if not row.train_seconds or not lora.train_seconds:
-        return
-    ratio, known = row.train_seconds / lora.train_seconds, row.epochs and lora.epochs
-    if row.epochs and lora.epochs:
-        ratio *= lora.epochs / row.epochs
-    if not FASTER <= ratio <= SLOWER:
-        yield f"{ratio:.2g} times LoRA's time{' per epoch' if known else ''}"
-
-
-def _memory_against(row: ResultRow, lora: ResultRow) -> Iterator[str]:
-    weights = row.total_parameters or lora.total_parameters
-    if not (weights and row.memory and lora.memory):
-        return
-    less = lora.memory - row.memory
-    if less > max(SAVED_BYTES * weights, REPEATABLE_BYTES):
-        saved = 3.5 * weights / 1e6
-        yield f"{less / 1e6:,.0f} MB less than LoRA, but 4-bit weights save only {saved:,.0f} MB"

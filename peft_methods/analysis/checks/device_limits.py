@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from peft_methods.analysis.checks.names import with_number_first
+
 
 @dataclass(frozen=True)
 class DeviceLimits:
@@ -40,7 +42,23 @@ LIMITS = {
     r"(?:rtx)?3090": DeviceLimits("RTX 3090", 142e12, 350),
     r"(?:rtx)?3060": DeviceLimits("RTX 3060", 51.2e12, 170),
 }
-SEVERAL = re.compile(r"\b(\d+)\s*(?:x|×|\*)|(?:(?<![a-z])x|×|\*)\s*(\d+)\b|\b(\d+)\s+gpus?\b")
+SEVERAL = re.compile(r"(?<![a-z0-9])(\d{1,4}) x |\b(\d{1,4})\s+gpus?\b")
+# Devices among the words of a method's name. Short names such as L4 need a number: 4x L4.
+TIMES_OF = r"\d+\s*[x×*]\s*"
+LONG = "|".join(pattern for pattern, limits in LIMITS.items() if len(limits.name) > 3)
+NAMED = re.compile(
+    rf"(?<![a-z0-9])(?:{TIMES_OF}(?:nvidia\s+)?(?:rtx\s*)?(?:{'|'.join(LIMITS)})"
+    rf"|(?:nvidia\s+)?(?:rtx\s*)?(?:{LONG})|\d+\s+gpus?)(?:[\s_-]?\d+\s?gi?b)?(?![a-z0-9])"
+)
+
+
+def device_in(name: str) -> str | None:
+    """Return the devices that a method's name mentions: `8xA100` of `Full FT (8xA100, ZeRO-3)`.
+
+    None if it mentions none, or several.
+    """
+    found = [one.group().strip() for one in NAMED.finditer(name.casefold())]
+    return found[0] if len(found) == 1 else None
 
 
 def limits_of(device: str | None) -> tuple[DeviceLimits, int] | None:
@@ -48,7 +66,7 @@ def limits_of(device: str | None) -> tuple[DeviceLimits, int] | None:
 
     A text without a number is one device.
     """
-    text = (device or "").casefold()
+    text = with_number_first((device or "").casefold())
     words = re.sub(r"rtx\s+", "rtx", text)
     found = [
         limits
@@ -57,6 +75,10 @@ def limits_of(device: str | None) -> tuple[DeviceLimits, int] | None:
     ]
     if len(found) != 1:
         return None
-    several = SEVERAL.search(text)
-    count = next((int(one) for one in several.groups() if one), 1) if several else 1
-    return found[0], max(count, 1)
+    return found[0], devices_of(text)
+
+
+def devices_of(device: str | None) -> int:
+    """Return how many devices a text names; one without a number is one device."""
+    several = SEVERAL.search(with_number_first((device or "").casefold()))
+    return max(1, next((int(one) for one in several.groups() if one), 1)) if several else 1

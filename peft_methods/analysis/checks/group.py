@@ -32,6 +32,17 @@ class Group:
         """The row of full fine-tuning, the first if there are several."""
         return next((row for row in self.methods if row.method == METHODS.reference), None)
 
+    def subject_of(self, row: ResultRow) -> str:
+        """Return what a finding calls a row: its name, with its place if other rows share it."""
+        is_unique = bool(row.name) and [one.name for one in self.rows].count(row.name) == 1
+        return row.name if is_unique else f"{row.name} (row {row.line + 1})".strip()
+
+    def methods_and_seeds(self) -> Iterator[tuple[str, ResultRow]]:
+        """The methods, and each seed of those with several, with what a finding calls them."""
+        seeds = [line for lines in self.lines for line in lines if len(lines) > 1]
+        yield from ((row.name, row) for row in self.methods)
+        yield from ((self.subject_of(row), row) for row in self.rows if row.line in seeds)
+
     def partial(self) -> Iterator[ResultRow]:
         """The rows of the registered methods that train a part of the weights."""
         for row in self.methods:
@@ -47,5 +58,9 @@ class Group:
             for row, lines in zip(self.methods, self.lines, strict=True)
             if f", {row.name}, " in within
             for line in lines
-        } | {row.line for row in self.rows if f", {row.name}, " in within}
+        } | {
+            row.line
+            for row in self.rows
+            if f", {row.name}, " in within or f", {self.subject_of(row)}, " in within
+        }
         return tuple(sorted(found))

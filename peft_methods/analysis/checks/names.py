@@ -19,6 +19,10 @@ PRECISIONS = {
 MISSING = re.compile(
     r"[\s\-–—−?*./()]*|n\s*/?\s*a|none|null|nan|unknown|not (?:given|reported|stated)"
 )
+# 'a100 x8', 'a100-80gbx8' and 'a100 (x8)', but neither 'rtx 4090' nor 'cpu x86'
+NUMBER_BEHIND = re.compile(
+    r"(.*?(?:\d|gb|[a-z](?=[\s(×*])))\s*\(?\s*(?:(?<![a-z])x|(?<=gb)x|[×*])\s*(?!86)(\d{1,3})\s*\)?"
+)
 PUNCTUATION = re.compile(r"[\s+,;/().:_-]+")
 
 
@@ -34,12 +38,29 @@ def precision_name(text: str | None, quantized: bool = False) -> str | None:
     return " ".join(PUNCTUATION.sub(" ", words).split()) or None
 
 
+def with_number_first(device: str) -> str:
+    """Return a device in lower case with its number before it: '8 x a100' of 'a100x8'."""
+    behind = NUMBER_BEHIND.fullmatch(device.strip())
+    text = f"{behind[2]} x {behind[1]}" if behind else device
+    return re.sub(r"(?<![a-z0-9])(\d{1,4})\s*[x×*]\s*", r"\1 x ", text)
+
+
 def device_name(text: str | None) -> str | None:
-    """Return a device's name without the maker's: 'NVIDIA A100-SXM4-80GB' and 'A100 SXM4 80 GB'."""
-    words = re.sub(r"\bnvidia\b", " ", _given(text).casefold())
+    """Return a device's name without the maker's: 'NVIDIA A100-SXM4-80GB' and 'A100 SXM4 80 GB'.
+
+    '8xA100', '8 × A100' and 'A100 (x8)' are '8 x a100'; '1x A100' is 'a100'.
+    """
+    words = re.sub(r"\bnvidia\b", " ", with_number_first(_given(text).casefold()))
+    words = re.sub(r"^\s*1 x ", "", words)
     return (
         " ".join(re.sub(r"(\d)\s+(gb|gib)\b", r"\1\2", PUNCTUATION.sub(" ", words)).split()) or None
     )
+
+
+def are_other_devices(one: str | None, other: str | None) -> bool:
+    """Whether two texts name different devices, or different numbers of them."""
+    names = device_name(one), device_name(other)
+    return None not in names and names[0] != names[1]
 
 
 def version_name(text: str | None) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -46,6 +47,12 @@ __all__ = [
     "without_classes",
 ]
 FEW_CLASSES = 30
+LAYERS = re.compile(r"layer|block|\b(?:top|last|upper|lower|first)\b")
+# Words of a row's name for parts that are trained beside the method: their counts are not known.
+FURTHER = re.compile(
+    r"embed|\bwte\b|\bnorms?\b|layer[\s_-]?norm|\bln\b|lm[\s_-]?head|modules[\s_-]to[\s_-]save"
+    r"|vocab|\brank[\s_-]pattern|\bunfro?ee?ze|\bunfrozen"
+)
 ORDER: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
 
 
@@ -99,8 +106,9 @@ def _with_size(
 ) -> Iterator[Architecture]:
     encoder = architecture.encoder_parameters
     for size in _whole_heads(architecture, head, exact=exact):
-        # Only the fewest and the most classes of a rounded count are tried: it tells no more.
-        classes = size.classes if exact else size.classes[:2]
+        # A rounded count tells no classes, but is that of few: 20 may be needed to round up.
+        few = len(size.classes) if exact else bisect.bisect_right(size.classes, FEW_CLASSES)
+        classes = size.classes[:few]
         labels = _fewest(classes, size, full.low - encoder)
         if labels is None or not full.holds(encoder + size.fixed + size.each * labels):
             continue
@@ -184,13 +192,14 @@ def row_verdict(row: ResultRow) -> Verdict | None:
         return None
     if row.trainable.high < 1 or _lacks_unit(row.trainable):  # V211 covers zero
         return None
-    return verdict(
+    found = verdict(
         row.method,
         row.trainable,
         row.architectures,
         head=head_of(row.task or row.data) or _head_by_score(row),
         settings=settings_of(row),
     )
+    return None if found == "off" and FURTHER.search(row.name.casefold()) else found
 
 
 def _lacks_unit(count: RoundedCount) -> bool:
@@ -212,6 +221,7 @@ def settings_of(row: ResultRow) -> Settings:
         tuple(row.targets) if row.targets != ("all",) else (),  # with or without a head's layers
         row.bias,
         None if row.virtual_tokens is None else int(row.virtual_tokens),
+        some_layers=LAYERS.search(row.name.casefold()) is not None,
     )
 
 

@@ -27,11 +27,25 @@ class RoundedCount:
 
         One zero at the end of a whole number may be a digit like any other; two are rounding.
         """
-        number = "".join(one for one in self.text.partition("e")[0] if one.isdigit() or one == ".")
+        number = self._number
         is_digit = "." not in number and number[-1:] == "0" and number[-2:] != "00"
         return len(number.replace(".", "").strip("0")) + is_digit
+
+    @property
+    def written(self) -> int:
+        """The number of digits as they are written, with zeros at the end: 110 has three."""
+        return max(1, len(self._number.replace(".", "").lstrip("0")))
+
+    @property
+    def _number(self) -> str:
+        return "".join(one for one in self.text.partition("e")[0] if one.isdigit() or one == ".")
 
     @classmethod
     def exactly(cls, value: float) -> RoundedCount:
         """Make a count that is known to the last digit."""
         return cls(f"{value:,.0f}", value, value, value)
+
+
+def decimals_of(share: float) -> int:
+    """Return the decimals of a share as it was written: 0.9534, or 95.34 %, has four."""
+    return len(f"{share:.6f}".rstrip("0").partition(".")[2])

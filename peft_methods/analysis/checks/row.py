@@ -43,6 +43,7 @@ class ResultRow:
       is below that model's; None if there is no such loss.
     - `peak_is_reset`: whether the peak is known to be that of training alone.
     - `model` and `task`: as the row names them, in a column or among the words of its method.
+    - `named_data`: the data set that the method's name, or else the table's title, mentions.
     - `scores`: other figures of quality by name (`f1`, `exact_match`, `rouge1`), shares in 0..1
       where the metric has that scale.
     - `total`: the number of all parameters as it is given, `trainable_share` the share that is
@@ -77,6 +78,7 @@ class ResultRow:
     unscored: bool = False
 
     data: str | None = None
+    named_data: str = ""
     train_rows: float | None = None
     validation_rows: float | None = None
     test_rows: float | None = None
@@ -146,6 +148,13 @@ class ResultRow:
         return max(
             (value for value in (self.maximum_memory, given) if value is not None), default=None
         )
+
+    @property
+    def memory_limits(self) -> tuple[float, float]:
+        """What `memory` may have been before it was rounded; zeros if it is not known."""
+        value, peak = self.memory or 0.0, self.peak_memory
+        is_peak = peak is not None and peak.value == value
+        return (peak.low, peak.high) if peak is not None and is_peak else (value, value)
 
 
 def row_of(record: Record) -> ResultRow:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
-from peft_methods.analysis.checks.device_limits import limits_of
+from peft_methods.analysis.checks.device_limits import devices_of, limits_of
 from peft_methods.analysis.checks.group import Group
+from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import is_floor, rule
 from peft_methods.methods.registry import METHODS
 from peft_methods.tasks.metrics import in_seconds
+from peft_methods.utils.words import counted
 
 LEAST_BYTES = 0.5  # of a weight that can be quantised: 4 bits
 HALF = 2.0  # bytes of an embedding, which libraries do not quantise, and of full fine-tuning's
 SHARDED = 1e9  # parameters; larger models may be parted over the GPUs of a node
 NODE = 8  # GPUs
+OFFLOADED = re.compile(r"off[\s_-]?load|\bzero[\s_-]?(?:3|infinity)|\bfsdp\b|\bairllm\b|\bnvme\b")
 LEAST_TOKENS = 8.0  # of a row on average: begin, end and six tokens of text
 LEAST_FILLED = 1 / 32  # of the maximum length: SST-2 has 25 tokens on average, often with 512
 FORWARD, TRAINED = 2.0, 4.0  # FLOPs of a parameter and token, and of its two gradients
@@ -31,21 +35,54 @@ def peak_below_weights(group: Group) -> Iterator[tuple[str, str, str]]:
 
     It starts below the smallest size of the weights: 4 bits each, embeddings 16 bits; 16 bits for
     all in full fine-tuning. For models of a billion parameters and more, whose weights may be
-    parted over the GPUs of a node, it starts at an eighth of that.
+    parted over the GPUs of a node, it starts at an eighth of that. Rows whose name says that
+    weights are offloaded or parted (ZeRO-3, FSDP) are exempt.
     """
     for row in group.methods:
         count, peak = row.total_parameters, row.peak_memory
-        if not count or peak is None or _is_another_size(row):
+        if not count or peak is None or _is_another_size(row) or _is_offloaded(row):
             continue
         weights = _least_weights(row, count) / (NODE if count >= SHARDED else 1)
         if peak.high < weights:
             yield (
                 row.name,
-                f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of "
-                f"{count / 1e6:,.3g} million parameters need {weights / 1e6:,.0f} MB at least",
+                _peak_and_weights(peak, count, weights),
                 "report the peak of the whole process: this is what training added, or what was "
                 "left after it",
             )
+
+
+@rule("V424", "warning", "table", needs=("peak_memory total_parameters",))
+def peak_below_weights_of_devices(group: Group) -> Iterator[tuple[str, str, str]]:
+    """The peak is smaller than a large model's weights, and no devices are named that share them.
+
+    It looks at models of a billion parameters and more, and starts below the smallest size of the
+    weights (see V419) over the number of devices that the row names, one if it names none. Below an
+    eighth of the weights V419 says more.
+    """
+    for row in group.methods:
+        count, peak = row.total_parameters, row.peak_memory
+        if not count or count < SHARDED or peak is None or _is_another_size(row):
+            continue
+        if _is_offloaded(row):
+            continue
+        weights, devices = _least_weights(row, count), devices_of(row.device)
+        if weights / NODE <= peak.high < weights / devices:
+            on = f" on {counted(devices, 'device')}" if row.device else ""
+            yield (
+                row.name,
+                _peak_and_weights(peak, count, weights / devices) + on,
+                "name how many devices hold the model, or what was moved to the host's memory, and "
+                "give the sum of their peaks: as it stands no other row can be compared with it",
+            )
+
+
+def _peak_and_weights(peak: RoundedCount, count: float, weights: float) -> str:
+    size = f"{count / 1e9:,.3g} billion" if count >= SHARDED else f"{count / 1e6:,.3g} million"
+    return (
+        f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of {size} parameters need "
+        f"{weights / 1e6:,.0f} MB at least"
+    )
 
 
 def _least_weights(row: ResultRow, count: float) -> float:
@@ -66,9 +103,31 @@ def _vocabulary(outer: int, width: int) -> int:
     return outer // width - 2 if width else 0
 
 
+def _is_offloaded(row: ResultRow) -> bool:
+    """Whether the row's name says that weights are moved to the host, or parted."""
+    return OFFLOADED.search(row.name.casefold()) is not None
+
+
 def _is_another_size(row: ResultRow) -> bool:
     """Whether the row's own total says that it is about a smaller model."""
     return row.total is not None and row.total.high < (row.total_parameters or 0.0) / 2
+
+
+@rule("V425", "warning", "table", needs=("train_seconds method",))
+def time_is_zero(group: Group) -> Iterator[tuple[str, str, str]]:
+    """The training time of a method that trains is zero.
+
+    It starts where no digit is above zero, also of a time that was rounded to zero: no other time
+    can be compared with it. Rows that train nothing, and those of unknown methods, are exempt.
+    """
+    for row in group.methods:
+        trains = row.method is not None and (row.trainable is None or row.trainable.high > 0)
+        if trains and row.train_seconds == 0:
+            yield (
+                row.name,
+                "a training time of zero",
+                "give it in seconds, or leave the cell empty if it was not measured",
+            )
 
 
 @rule(

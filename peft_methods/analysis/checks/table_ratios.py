@@ -16,6 +16,7 @@ LIGHT = ("low_rank", "scaling", "selective", "adapters")
 BYTES = 16  # of a trained weight: weight, gradient and Adam's two states, 4 bytes each
 MANY_TIMES = 4  # the bytes of the further weights: their activations, and the allocator's blocks
 LEAST_SHARE, LEAST_BYTES = 0.25, 0.5e9  # of more memory; less may be other rows or the allocator
+BLOCK = 20e6  # bytes that PyTorch's allocator takes at once
 USUAL_PASSES = 2.0  # forward, and gradients of activations; full fine-tuning has three
 USUAL, UNEXPLAINED = 2.0, 4.0  # times as fast as full fine-tuning, for a method of two passes
 
@@ -64,14 +65,19 @@ def memory_beyond_parameters(group: Group) -> Iterator[tuple[str, str, str]]:
 
     A trained parameter costs 16 bytes at most (weight, gradient, two states of Adam): 40 million
     cost 0.6 GB. It starts at four times that, a quarter of the smaller peak, and half a gigabyte,
-    so that activations of further targets pass.
+    so that activations of further targets pass. Where the rows name other ranks and no other
+    targets, it starts at four times that and twice the smaller peak, also below half a gigabyte.
     """
     for row in group.partial():
         less = _next_smaller(row, group)
         if less is None or _other_work(less, row):
             continue
         added, extra = _added(less, row), (row.memory or 0.0) - (less.memory or 0.0)
-        if extra > max(MANY_TIMES * BYTES * added, LEAST_SHARE * (less.memory or 0.0), LEAST_BYTES):
+        smaller = less.memory or 0.0
+        least = max(LEAST_SHARE * smaller, LEAST_BYTES)
+        if _only_rank_differs(less, row):
+            least = min(least, max(smaller, BLOCK))
+        if extra > max(MANY_TIMES * BYTES * added, least):
             yield (
                 row.name,
                 f"{_gigabytes(extra)} more than {less.name} for {added / 1e6:,.3g} million more "
@@ -97,6 +103,10 @@ def _added(less: ResultRow, more: ResultRow) -> float:
     if less.trainable.value >= more.trainable.value:
         return 0.0
     return more.trainable.high - less.trainable.low
+
+
+def _only_rank_differs(one: ResultRow, other: ResultRow) -> bool:
+    return bool(one.rank and other.rank) and one.targets == other.targets
 
 
 def _gigabytes(size: float) -> str:

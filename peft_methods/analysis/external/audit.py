@@ -34,14 +34,14 @@ class Audit:
     """What the rules found in one table's rows.
 
     - `findings`: those of all groups; a subject that several groups have names its group.
-    - `asked`: the rules whose fields are known for enough rows of some group.
-    - `not_asked`: the ids of the other rules by the fields that they lack.
+    - `applied`: the rules whose fields are known for enough rows of some group.
+    - `not_applied`: the ids of the other rules by the fields that they lack.
     """
 
     groups: tuple[Group, ...]
     findings: tuple[Finding, ...]
-    asked: tuple[str, ...]
-    not_asked: Mapping[tuple[str, ...], tuple[str, ...]]
+    applied: tuple[str, ...]
+    not_applied: Mapping[tuple[str, ...], tuple[str, ...]]
 
     @property
     def rows(self) -> int:
@@ -64,7 +64,7 @@ class Audit:
         """Which of quality, time and memory some rule judged."""
         used = {
             name
-            for rule in self.asked
+            for rule in self.applied
             for way in RULES[rule].needs
             if set(way) <= set(self.known)
             for name in way
@@ -81,7 +81,7 @@ def audit_rows(rows: Sequence[ResultRow], silent: Collection[str] = ()) -> Audit
         for group, own in zip(groups, names, strict=True)
         for finding in check_group(group, silent)
     ]
-    asked: list[str] = []
+    applied: list[str] = []
     missing: dict[tuple[str, ...], list[str]] = {}
     for rule in RULES.values():
         if rule.id in silent or not is_of_tables(rule):
@@ -90,11 +90,11 @@ def audit_rows(rows: Sequence[ResultRow], silent: Collection[str] = ()) -> Audit
         if lacking:
             missing.setdefault(lacking, []).append(rule.id)
         else:
-            asked.append(rule.id)
+            applied.append(rule.id)
     return Audit(
         groups,
         tuple(findings),
-        tuple(asked),
+        tuple(applied),
         {names: tuple(rules) for names, rules in missing.items()},
     )
 
@@ -124,7 +124,7 @@ def is_of_tables(rule: Rule) -> bool:
 
 
 def _lacking(rule: Rule, groups: Sequence[Group]) -> tuple[str, ...]:
-    """Return the fields that a rule lacks in every group; empty if it can be asked in one.
+    """Return the fields that a rule lacks in every group; empty if one has them.
 
     Of several ways to find something, it is the one that lacks the fewest.
     """

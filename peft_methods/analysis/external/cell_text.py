@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import re
 
+from peft_methods.analysis.external.siunitx import without_siunitx
+
 MARKS = "†‡§¶※✓✔✅❌🏆🥇🥈🥉⭐★↑↓▲▼⬆⬇\ufe0f"
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
@@ -13,10 +15,16 @@ PLAIN_SYMBOLS = {
     "ddagger": "‡", "ast": "*", "star": "★", "uparrow": "↑", "downarrow": "↓", "ldots": "…",
     "textasciitilde": "~", "textsuperscript": "^", "textpm": "±", "leq": "≤", "geq": "≥",
     "checkmark": "✓", "xmark": "❌", "alpha": "alpha", "eta": "eta",
+    "Delta": "Δ", "delta": "δ",
 }  # fmt: skip
 DROPPED = (
     r"\\(?:cite[a-z]*|ref|label|footnote(?:mark|text)?|vspace|hspace|rowcolor|cellcolor|color|"
-    r"tablefootnote|textcolor|fontsize|rule)\*?(?:\[[^\]]*\])*\{[^{}]*\}"
+    r"tablefootnote|tnote|textcolor|fontsize|rule)\*?(?:\[[^\]]*\])*\{[^{}]*\}"
+)
+# Macros that papers define for the deviation behind a mean.
+DEVIATION = (
+    r"(?<=\d)\s*\\(?:std|stdev|stddev|sd|se|stderr|err|pms|spm|ci|textsubscript)"
+    r"\s*\{\s*(?:\$?\\pm\$?|±)?\s*\(?(\d*\.?\d+)\)?\s*\}"
 )
 
 
@@ -25,7 +33,7 @@ def without_markup(text: str) -> str:
     text = re.sub(r"<br\s*/?>", " ", text, flags=re.IGNORECASE)
     text = re.sub(r"<sup>\s*[^<\d]*\s*</sup>|<[a-zA-Z/][^<>]*>", "", text)
     text = html.unescape(text)
-    if "\\" in text or "$" in text:
+    if "\\" in text or text.count("$") > 1:
         text = without_latex(text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links and pictures
     text = re.sub(r"\*\*(.+?)\*\*|~~(.+?)~~|`(.+?)`", _inner, text)
@@ -40,7 +48,10 @@ def _inner(match: re.Match[str]) -> str:
 
 def without_latex(text: str) -> str:
     r"""Turn a cell of LaTeX into plain text: `\textbf{93.6}$\pm$0.4` is `93.6±0.4`."""
-    text = re.sub(DROPPED, "", text)
+    text = re.sub(DROPPED, "", without_siunitx(text))
+    text = re.sub(DEVIATION, r" ± \1", text)
+    # Otherwise an argument would continue the digits before it: 93.4\foo{2} is not 93.42.
+    text = re.sub(r"(?<=\d)(\\[a-zA-Z]+\s*\{)", r" \1", text)
     text = re.sub(r"\\([%&#_$])", r"\1", text)
     text = re.sub(r"\\[,;:!]|\{,\}", lambda m: "," if m[0] == "{,}" else "", text)
     text = re.sub(r"\\\\|(?<!\\)~|\\ ", " ", text).replace("$", "")

@@ -69,6 +69,10 @@ def _scores() -> tuple[Column, ...]:
         _column(
             "perplexity", "plain", "ppl test_perplexity eval_perplexity test_ppl", fills="scores"
         ),
+        *(
+            _column(name, "plain", "", fills="scores")
+            for name in ("word_perplexity", "byte_perplexity", "bits_per_byte")
+        ),
     )
 
 
@@ -98,7 +102,13 @@ COLUMNS = (
         TEXT,
         "dtype mixed_precision torch_dtype data_type quantization quantisation compute_dtype",
     ),
-    _column("device", TEXT, "gpu hardware accelerator device_name gpu_type gpu_name"),
+    _column(
+        "gpus",
+        "plain",
+        "num_gpus n_gpus gpu_count gpus_used devices num_devices n_devices world_size gpu数 显卡数",
+        fills="device",
+    ),
+    _column("device", TEXT, "gpu gpus hardware accelerator device_name gpu_type gpu_name"),
     *(
         _column(package, TEXT, f"{package}_version", fills="versions")
         for package in ("torch", "transformers", "peft", "bitsandbytes")
@@ -169,6 +179,9 @@ COLUMNS = (
         "学習時間 訓練時間",
         bare="train_runtime",
     ),
+    # Times that become training times where the epochs or the devices are known.
+    _column("epoch_seconds", "seconds", "", fills="train_seconds"),
+    _column("gpu_seconds", "seconds", "", fills="train_seconds"),
     _column(
         "step_seconds",
         "seconds",
@@ -188,6 +201,8 @@ COLUMNS = (
         "peak_gpu_memory_usage peak_gpu_memory_allocated peak_memory_used peak_gpu "
         "accelerator_memory_max peak gpu_memory gpu_memory_usage gpu_mem gpu_usage memory "
         "memory_usage memory_footprint training_memory train_memory gpu_memory_used memory_used "
+        "peak_reserved_memory peak_memory_reserved peak_gpu_memory_reserved memory_reserved "
+        "max_memory_reserved max_reserved_memory reserved_memory peak_allocated_memory "
         "mem vram gpu_vram vram_usage vram_used gpu_ram cuda_memory speicher gpu_speicher "
         "speicherbedarf mémoire mémoire_gpu memoria memoria_gpu 显存 显存占用 峰值显存 内存 メモリ "
         "メモリ使用量",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peft_methods.analysis.external.cell_text import figure_text, is_out_of_memory
@@ -26,6 +26,7 @@ COUNT_OF_TOTAL = re.compile(
 )
 BYTES_FROM = 1e8  # a bare memory from here on can be in bytes only: as MB it would be 100 TB
 MOST_NAMED = 3  # bad cells of a column that are named one by one
+COUNTED = {1e3: "K", 1e6: "M", 1e9: "B"}  # units of headers, as messages write them
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Figures:
 
     `shares` and `totals` are those that stand beside the counts; `memory_ran_out` are the rows that
     say so; `remarks` name the cells that could not be read.
+    `also` are the headers of other columns that the values are from.
     """
 
     column: Column
@@ -44,6 +46,7 @@ class Figures:
     memory_ran_out: set[int] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
     lacks_unit: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -140,12 +143,21 @@ def _into_base_units(found: Figures, meaning: Meaning, bad: dict[int, str]) -> N
     _name_doubtful(column, factor, bare, percent, bad)
     for row, cell in enumerate(cells):
         by = factor or (0.01 if percent[row] else 1.0)
-        scaled = [one if one.unit else one.scaled(by) for one in cell]
+        scaled = [one if one.unit else _scaled(one, by, column) for one in cell]
         if is_share and (above := [one for one in scaled if one.value > 1]):
             bad[row] = f"{above[0].text!r} is more than 100 %; write shares (0.93) or percent (93)"
         if row in bad:
             scaled = []
         found.values[row] = tuple(scaled) if column.is_series else scaled[0] if scaled else None
+
+
+def _scaled(one: Quantity, factor: float, column: Column) -> Quantity:
+    """Scale a figure by its header's unit. 355 below `Params (M)` is rounded, 355 alone is not."""
+    if column.kind != "count" or factor == 1:
+        return one.scaled(factor)
+    if one.low == one.high:
+        one = replace(one, low=max(0.0, one.low - 0.5), high=one.high + 1)
+    return replace(one.scaled(factor), text=f"{one.text}{COUNTED.get(factor, '')}")
 
 
 def _name_doubtful(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peft_methods.analysis.external.headers import data_set_of, meanings_of
-from peft_methods.analysis.external.raw import RawTable, raw_table
+from peft_methods.analysis.external.header_rows import (
+    MOST_HEADERS,
+    is_header_line,
+    table_of_header_rows,
+)
+from peft_methods.analysis.external.raw import RawTable
 
 SECTION = "section"  # the header of the column that holds the headings within a table
-
-GROUPS = frozenset(["results", "metrics", "performance", "training", "quality", "cost", "costs"])
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ def table_of_grid(title: str, lines: Sequence[Sequence[Cell]], headers: int) -> 
     grid = _laid_out(lines)
     headers = min(max(headers, 1), max(len(grid) - 1, 1))
     width = max((len(line) for line in grid), default=0)
-    names = [_header([line[place] for line in grid[:headers]]) for place in range(width)]
+    while headers < min(len(grid) - 1, MOST_HEADERS) and is_header_line(
+        grid[headers - 1], grid[headers]
+    ):
+        headers += 1
     section, body, has_sections = "", [], False
     for line, cells in zip(grid[headers:], lines[headers:], strict=True):
         written = [cell for cell in cells if cell.text]
@@ -42,8 +46,8 @@ def table_of_grid(title: str, lines: Sequence[Sequence[Cell]], headers: int) -> 
         elif any(line):
             body.append([section, *line])
     if has_sections:
-        return raw_table(title, [SECTION, *names], body)
-    return raw_table(title, names, [line[1:] for line in body])
+        return table_of_header_rows(title, [[SECTION, *line] for line in grid[:headers]], body)
+    return table_of_header_rows(title, grid[:headers], [line[1:] for line in body])
 
 
 def _laid_out(lines: Sequence[Sequence[Cell]]) -> list[list[str]]:
@@ -59,18 +63,3 @@ def _laid_out(lines: Sequence[Sequence[Cell]]) -> list[list[str]]:
             place += cell.columns
     width = max((max(row, default=-1) + 1 for row in grid), default=0)
     return [[row.get(place, "") for place in range(width)] for row in grid]
-
-
-def _header(texts: Sequence[str]) -> str:
-    """Join a column's header lines; under a heading that tells nothing, the lowest is enough.
-
-    `GLUE` above `SST-2` is SST-2, but `Inference` above `Time` and `Gain` above `SST-2` are not.
-    """
-    parts = list(dict.fromkeys(text for text in texts if text))
-    joined = " ".join(parts)
-    if len(parts) < 2 or meanings_of(joined):
-        return joined
-    above, lowest = " ".join(parts[:-1]), parts[-1]
-    is_group = data_set_of(above) is not None or above.casefold() in GROUPS
-    other = re.search(r"infer|latenc|time|memor|drop|gain|diff|loss|decod|Δ", above.casefold())
-    return lowest if is_group or (data_set_of(lowest) is not None and not other) else joined

@@ -17,6 +17,8 @@ from peft_methods.analysis.external.vocabulary import data_in, key_of, model_in,
 from peft_methods.methods.registry import METHODS
 from peft_methods.utils.words import counted
 
+ADDED = ("+", "w/", "with ", "↳", "&")  # how the name of a row under a model's own row begins
+INHERITED = "rows without a model are taken as rows of the model above them"
 NO_MODEL = "no column names the models: each row is taken as one of the model above it"
 
 
@@ -25,15 +27,19 @@ def groups_of(rows: Sequence[ResultRow]) -> tuple[Group, ...]:
 
     A row's model and data set are those of its columns, or the words for them in its method's
     name, or, for models, those of the count of full fine-tuning above it. A row without a model
-    belongs to the only model that others name. Different data sets and tasks make groups only if
+    belongs to the only model that others name, or to that of the row above it where the table
+    groups rows in this way (see `_inherited`). Different data sets and tasks make groups only if
     a method occurs with several of them: else the rows claim to be a comparison, which rule V503
     judges.
     """
     numbered = len({row.line for row in rows}) == len(rows)
-    named = [
-        _named(row if numbered else replace(row, line=place)) for place, row in enumerate(rows)
+    numbered_rows = [
+        row if numbered else replace(row, line=place) for place, row in enumerate(rows)
     ]
+    named = _inherited(numbered_rows, [_named(row) for row in numbered_rows])
     models, remarks = _models(named)
+    if [one.model for one in named] != [_named(row).model for row in rows]:
+        remarks = {key: [*remarks.get(key, []), INHERITED] for key in models}
     data = _parting(named, lambda row: key_of(row.data or data_in(row.name)))
     tasks = _parting(named, lambda row: key_of(row.task or ""))
     places: dict[tuple[str, str, str], list[int]] = {}
@@ -47,6 +53,40 @@ def groups_of(rows: Sequence[ResultRow]) -> tuple[Group, ...]:
 
 def _named(row: ResultRow) -> ResultRow:
     return row if row.model else replace(row, model=model_in(row.name))
+
+
+def _inherited(given: Sequence[ResultRow], rows: list[ResultRow]) -> list[ResultRow]:
+    """Give rows without a model that of the row above, where a table groups its rows by model.
+
+    Such tables write "+ LoRA" below a model's own row, or each model once, in its first row: then
+    a column names the models, and no method occurs twice below one of them.
+    """
+    added = [row.name.strip().casefold().startswith(ADDED) for row in rows]
+    is_under = all(row.model for row, is_added in zip(rows, added, strict=True) if not is_added)
+    if not is_under and not _is_written_once(given):
+        return rows
+    found = list(rows)
+    for place, row in enumerate(found):
+        if not row.model and place:
+            found[place] = replace(row, model=found[place - 1].model)
+    return found
+
+
+def _is_written_once(rows: Sequence[ResultRow]) -> bool:
+    """Whether a column has each model once, in the first of its rows."""
+    blocks: list[list[str]] = []
+    for row in rows:
+        if row.model:
+            blocks.append([])
+        if not blocks:
+            return False
+        blocks[-1].append(row.name)
+    models = [key_of(row.model) for row in rows if row.model]
+    return (
+        len(set(models)) == len(models)
+        and all(len(set(block)) == len(block) for block in blocks)
+        and all(len(block) > 1 for block in blocks)
+    )
 
 
 def _models(rows: Sequence[ResultRow]) -> tuple[list[str], dict[str, list[str]]]:

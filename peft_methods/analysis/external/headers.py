@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from peft_methods.analysis.external.columns import COLUMNS, TEXT, Column
+from peft_methods.analysis.external.rates import rate_of
 from peft_methods.utils.units import UNITS, unit_of
 
 # Words that tell nothing.
@@ -48,6 +49,7 @@ PATHS = frozenset(
         "metric",
         "config",
         "configs",
+        "peft",
         "summary",
         "hyperparameters",
         "hparams",
@@ -63,16 +65,31 @@ PATHS = frozenset(
         "performance",
         "stats",
         "statistics",
+        "scores",
+        "quality",
     ]
 )
 # First words that change what a figure is about, so that they may go for some kinds only:
 # eval/f1 is an F1, but eval_runtime is no training time.
 PATHS_BY_KIND = {
     "eval": {"score"}, "evaluation": {"score", "share"}, "test": {"score"}, "best": {"score"},
+    "mean": {"share", "seconds", "plain"}, "avg": {"share", "seconds", "plain"},
+    "average": {"share", "seconds", "plain"},
     "train": {"count", "plain", "bytes", "joules"},
     "training": {"count", "plain", "bytes", "joules"},
 }  # fmt: skip
-QUALITY = frozenset(["acc", "accuracy", "score", "em", "f1", "mcc", "test", "dev"])
+# Words for metrics beside a data set's name, and the names of the scores.
+METRICS = {
+    "acc": "accuracy", "accuracy": "accuracy", "f1": "f1", "em": "exact_match",
+    "mcc": "matthews_correlation", "matthews": "matthews_correlation", "pearson": "pearson",
+    "pearsonr": "pearson", "spearman": "spearman", "spearmanr": "spearman",
+}  # fmt: skip
+QUALITY = frozenset([*METRICS, "score", "corr", "correlation", "test", "dev"])
+GERMAN_TIMES = frozenset(["zeit", "dauer", "trainingszeit", "trainingsdauer", "laufzeit"])
+# Of `Trainable (incl. head)`: counts are compared with and without it
+HEAD_NOTE = re.compile(r"\((?:incl|excl|including|excluding|with|without|w/o?)\b[^()]*\bhead\)")
+# Units that are a header by themselves; `min` may be a minimum.
+TIMES = frozenset(["hours", "hrs", "minutes", "mins", "seconds", "secs"])
 CLOCK_WORDS = ["hh", "h", "mm", "ss"]  # of `Time (hh:mm:ss)`: the form of the values, no unit
 NAMES = """
 sst2 sst5 mrpc cola qqp mnli mnlim mnlimm qnli rte wnli stsb glue superglue boolq cb copa
@@ -85,6 +102,15 @@ cifar10 cifar100 imagenet food101 flowers102 pets cars dtd eurosat svhn xnli paw
 anli hans medqa medmcqa pubmedqa ceval cmmlu drop race hotpotqa metamathqa
 """
 DATA_SETS = frozenset(NAMES.split())
+# Data sets that have one usual metric; MRPC, QQP and STS-B, for example, have two.
+ACCURACY_OF = """
+sst2 sst5 mnli mnlim mnlimm qnli rte wnli boolq copa wic imdb agnews yelp yelp2 yelp5 dbpedia
+trec banking77 clinc150 emotion gsm8k math mmlu mmlupro bbh arc arcc arce arceasy arcchallenge
+hellaswag winogrande piqa siqa obqa openbookqa csqa commonsenseqa gpqa aqua svamp mawps
+multiarith addsub singleeq cifar10 cifar100 imagenet food101 flowers102 pets cars dtd eurosat
+svhn xnli pawsx paws anli hans medqa medmcqa pubmedqa ceval cmmlu race
+"""
+METRIC_OF = dict.fromkeys(ACCURACY_OF.split(), "accuracy") | {"cola": "matthews_correlation"}
 
 
 @dataclass(frozen=True)
@@ -111,13 +137,42 @@ def column_of(header: str) -> tuple[Column, float | None] | None:
 
 @lru_cache(maxsize=4096)
 def meanings_of(header: str) -> tuple[Meaning, ...]:
-    """Return what a header may mean, the likeliest first; empty for an unknown one."""
-    words = re.findall(r"[^\W_]+|%|#", header.casefold())
+    """Return what a header may mean, the likeliest first; empty for an unknown one.
+
+    Names with a leading `_` are wandb's own: `_step` and `_runtime` are of the whole process.
+    """
+    if header.startswith("_"):
+        return ()
+    words = re.findall(r"[^\W_]+|%|#", HEAD_NOTE.sub("", header.casefold()))
+    if "std" in words and not GERMAN_TIMES & set(words):
+        return ()  # a standard deviation, no hours
     for shorter, kinds in _shortened(words):
         if found := _meanings(shorter, kinds):
             return found
+    if found := _of_rate(words):
+        return found
+    if len(words) == 1 and words[0] in TIMES:
+        column = next(one for one in COLUMNS if one.field == "train_seconds")
+        return (Meaning(column, UNITS["seconds"][words[0]], 60),)
     data_set = data_set_of(header)
-    return (Meaning(_of_data_set(data_set), _percent(words), 0),) if data_set else ()
+    return (Meaning(_of_data_set(data_set, words), _percent(words), 0),) if data_set else ()
+
+
+def _of_rate(words: list[str]) -> tuple[Meaning, ...]:
+    """Return the meaning of `time per epoch`, `min/epoch`, `GPU hours`, `GB/GPU` and `s/step`."""
+    rate = rate_of(words)
+    if rate is None:
+        return ()
+    rest, target, kind = rate
+    column = next(one for one in COLUMNS if one.field == target)
+    if len(rest) == 1 and rest[0] in UNITS[kind]:
+        return (Meaning(column, UNITS[kind][rest[0]], 40),)
+    whole = "peak_memory" if kind == "bytes" else "train_seconds"
+    return tuple(
+        replace(one, column=column, clarity=40 + one.clarity)
+        for one in _meanings([word for word in rest if word not in FILLERS], frozenset([kind]))
+        if one.column.field == whole
+    )
 
 
 def _shortened(words: list[str]) -> Iterator[tuple[list[str], frozenset[str]]]:
@@ -178,8 +233,10 @@ def data_set_of(text: str) -> str | None:
     return name if name in DATA_SETS else None
 
 
-def _of_data_set(name: str) -> Column:
-    return Column(name, "score", (name,), row_field="scores")
+def _of_data_set(name: str, words: Sequence[str]) -> Column:
+    """Return the column of a data set's score, with its metric where that is known."""
+    metric = next((METRICS[word] for word in words if word in METRICS), METRIC_OF.get(name))
+    return Column(f"{name} {metric}" if metric else name, "score", (name,), row_field="scores")
 
 
 def _percent(words: Sequence[str]) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ NO_TABLE = (
     "holds no table. Give a JSON list with one object per method, or an object that maps each "
     "method to one."
 )
+
+SHARED = frozenset(
+    """model data task precision device epochs batch_size max_length seed learning_rate train_rows
+    validation_rows test_rows""".split()  # noqa: SIM905 - the list would take a line for each
+)  # settings that a file may give once for all of its runs
 
 
 def from_json(path: Path, text: str) -> tuple[RawTable, ...]:
@@ -69,12 +75,14 @@ def _from_values(path: Path, values: Any) -> tuple[RawTable, ...]:
     if isinstance(values, dict):
         if (columns := _columns_of(values)) is not None:
             return (of_records(path.name, _by_columns(path, columns)),)
-        rows = _rows_within(values)
+        rows = _rows_of_pandas(values) or _rows_within(values)
         if rows is None:
             if run := one_run(path, values):
                 return (of_records(path.name, [run], is_run=True),)
             raise TableError(f"{path} {NO_TABLE}")
         values = rows
+    if isinstance(values, list) and len(values) > 1 and _are_lines(values):
+        values = [dict(zip(map(str, values[0]), row, strict=True)) for row in values[1:]]
     if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
         raise TableError(f"{path} {NO_TABLE}")
     return (of_records(path.name, [flat(row) for row in values]),)
@@ -124,6 +132,50 @@ def _as_text(value: Any) -> str | None:
     return "" if value is None else without_markup(str(value))
 
 
+def _are_lines(values: Sequence[Any]) -> bool:
+    """Whether these are lists of one length, the first of them the header."""
+    return all(isinstance(one, list) and len(one) == len(values[0]) for one in values) and all(
+        isinstance(one, str) for one in values[0]
+    )
+
+
+def _rows_of_pandas(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the rows of `DataFrame.to_json` with orient `split` or `table`; None for others."""
+    columns, data = values.get("columns"), values.get("data")
+    if isinstance(columns, list) and isinstance(data, list) and _are_lines([columns, *data]):
+        index = values.get("index") or []
+        named = len(index) == len(data) and not all(str(one).isdecimal() for one in index)
+        first = [{"method": one} if named else {} for one in (index if named else data)]
+        return [
+            {**start, **dict(zip(columns, row, strict=True))}
+            for start, row in zip(first, data, strict=True)
+        ]
+    is_table = isinstance(values.get("schema"), dict) and isinstance(data, list)
+    return data if is_table and all(isinstance(row, dict) for row in data or ()) else None
+
+
+def _names_methods(row: Any) -> bool:
+    return isinstance(row, dict) and any(
+        (found := column_of(name)) is not None and found[0].field == "method" for name in row
+    )
+
+
+def _with_shared(rows: Sequence[dict[str, Any]], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Add the settings that stand beside a list of runs to those without them.
+
+    A setting has the name that some run has for it.
+    """
+    fields = {name: column_of(name) for row in rows for name in flat(row)}
+    names = {found[0].field: name for name, found in fields.items() if found is not None}
+    beside = {name: value for name, value in values.items() if not isinstance(value, list)}
+    shared = {
+        names.get(found[0].field, name): text
+        for name, text in flat(beside).items()
+        if (found := column_of(name)) is not None and found[0].field in SHARED
+    }
+    return [{**shared, **row} for row in rows]
+
+
 def _rows_within(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Return an object's rows: its only list of objects, or its objects by method."""
     lists = [
@@ -131,14 +183,21 @@ def _rows_within(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         for value in values.values()
         if isinstance(value, list) and any(isinstance(row, dict) for row in value)
     ]
-    objects = {name: row for name, row in values.items() if isinstance(row, dict)}
+    if len(lists) == 1 and all(map(_names_methods, lists[0])):
+        return _with_shared(lists[0], values)
+    # A method may have null for its figures, a setting of all may be null too.
+    objects = {
+        name: row or {}
+        for name, row in values.items()
+        if isinstance(row, dict) or (row is None and column_of(name) is None)
+    }
     names_method = any(
         (found := column_of(name)) is not None and found[0].field in {"method", "accuracy"}
         for name in values
     )
     if names_method:
         return None
-    if objects and len(objects) == len(values) and not _are_parts(objects):
+    if any(objects.values()) and len(objects) == len(values) and not _are_parts(objects):
         return [{"method": name, **row} for name, row in objects.items()]
     inner = [value for value in objects.values() if value and not _are_parts(value)]
     if not lists and len(inner) == 1 and all(isinstance(one, dict) for one in inner[0].values()):
@@ -162,10 +221,13 @@ def _columns_of(values: Mapping[str, Any]) -> dict[str, list[Any]] | None:
     A column is a list, or an object by row index, as pandas writes it. Without a column of methods
     the index of such objects names them.
     """
-    columns = {
-        name: list(column.values()) if isinstance(column, dict) else column
-        for name, column in values.items()
-    }
+    columns: dict[str, Any] = {}
+    for name, column in values.items():
+        cells = list(column.values()) if isinstance(column, dict) else column
+        if isinstance(column, list) and any(map(_is_object, column)):
+            columns |= _expanded(name, column)
+        else:
+            columns[name] = cells
     if not columns or not all(isinstance(column, list) for column in columns.values()):
         return None
     if any(isinstance(one, dict | list) for column in columns.values() for one in column[:1]):
@@ -182,6 +244,16 @@ def _columns_of(values: Mapping[str, Any]) -> dict[str, list[Any]] | None:
     ):
         return {"method": indices[0], **columns}
     return None
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _expanded(name: str, column: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return a column for each name in a column's objects: `scores.f1`."""
+    cells = [flat(one, name) if isinstance(one, dict) else {} for one in column]
+    return {inner: [cell.get(inner) for cell in cells] for inner in dict.fromkeys(chain(*cells))}
 
 
 def _by_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, str]]:

@@ -10,9 +10,11 @@ from peft_methods.analysis.external.grid import Cell, table_of_grid
 from peft_methods.analysis.external.raw import RawTable
 
 TABULAR = re.compile(
-    r"\\begin\{(?P<name>tabular[xy*]?|tabulary|longtable)\}(?P<body>.*?)\\end\{(?P=name)\}",
+    r"\\begin\{(?P<name>tabular[xy*]?|tabulary|longtable|xltabular|(?:long|tall)?tblr|"
+    r"NiceTabular[X*]?)\}(?P<body>.*?)\\end\{(?P=name)\}",
     re.DOTALL,
 )
+WITH_WIDTH = {"tabular*", "tabularx", "tabulary", "xltabular", "NiceTabular*", "NiceTabularX"}
 RULES = re.compile(
     r"\\(?:hline|toprule|bottomrule|midrule|addlinespace|endhead|endfirsthead|endfoot|endlastfoot)"
     r"(?:\[[^\]]*\])?|\\(?:cmidrule|cline|specialrule)(?:\([^)]*\))?(?:\{[^{}]*\})+"
@@ -57,7 +59,7 @@ def _group(text: str, start: int) -> tuple[str, int]:
 def _without_columns(name: str, body: str) -> str:
     """Drop the arguments that give the width and the columns."""
     body = re.sub(r"^\s*\[[^\]]*\]", "", body)
-    for _ in range(2 if name in {"tabular*", "tabularx", "tabulary"} else 1):
+    for _ in range(2 if name in WITH_WIDTH else 1):
         if body.lstrip().startswith("{"):
             body = body[_group(body, 0)[1] :]
     return body

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peft_methods.analysis.external.cell_text import without_markup
+from peft_methods.analysis.external.header_rows import (
+    table_of_header_rows,
+    with_more_headers,
+)
 from peft_methods.analysis.external.html_tables import from_html
-from peft_methods.analysis.external.raw import RawTable, raw_table
+from peft_methods.analysis.external.raw import RawTable
 
 RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 FENCE = re.compile(r"\s*(```+|~~~+)")
@@ -26,7 +30,7 @@ def from_markdown(path: Path, text: str) -> tuple[RawTable, ...]:
             while end < len(lines) and "|" in lines[end]:
                 end += 1
             body = [_cells(one) for one in lines[place + 2 : end] if not RULE.fullmatch(one)]
-            tables.append(raw_table(title, _cells(line), body))
+            tables.append(table_of_header_rows(title, *with_more_headers(_cells(line), body)))
             place = end
         else:
             place += 1

@@ -13,7 +13,9 @@ def upright(raw: RawTable) -> RawTable:
     It is turned where headers name methods, the first column names known columns, and the headers
     themselves do not.
     """
-    names, first = raw.headers[1:], [row[0] for row in raw.rows if row]
+    # A line without cells is a heading within the table.
+    lines = [row for row in raw.rows if any(row[1:])]
+    names, first = raw.headers[1:], [row[0] for row in lines]
     if not names or not first:
         return raw
     methods = sum(method_of(name) is not None for name in names)
@@ -26,6 +28,6 @@ def upright(raw: RawTable) -> RawTable:
     turned = raw_table(
         raw.title,
         ["method", *first],
-        [[name, *(row[place] for row in raw.rows)] for place, name in enumerate(names, 1)],
+        [[name, *(row[place] for row in lines)] for place, name in enumerate(names, 1)],
     )
     return RawTable(turned.title, turned.headers, turned.rows, (*raw.remarks, *turned.remarks))

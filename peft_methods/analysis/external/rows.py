@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from peft_methods.analysis.checks.device_limits import device_in
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.external.figures import Figures
@@ -24,20 +25,38 @@ SERIES = ("train_losses", "validation_losses", "validation_accuracies")
 TEXTS = ("data", "precision", "device", "task", "bias")
 
 
-def rows_of(columns: Mapping[str, Figures], names: Sequence[str]) -> tuple[ResultRow, ...]:
-    """Return a row for each line whose name is not empty; `line` is its place in the table."""
+@dataclass(frozen=True)
+class TableRow(ResultRow):
+    """A row of a table made elsewhere.
+
+    `others`: settings in columns that are unknown, by header.
+    """
+
+    others: Mapping[str, str] = field(default_factory=dict)
+
+
+def rows_of(
+    columns: Mapping[str, Figures],
+    names: Sequence[str],
+    unread: Sequence[Mapping[str, str]] = (),
+) -> tuple[ResultRow, ...]:
+    """Return a row for each line whose name is not empty; `line` is its place in the table.
+
+    `unread`: the settings of each line in unknown columns, by header.
+    """
     found = []
     for place, name in enumerate(names):
         if name:
             values = {field: figures.values[place] for field, figures in columns.items()}
             row = result_row({**values, "method": name}, place)
-            found.append(_completed(row, columns, values, place))
+            row = _completed(row, columns, values, place)
+            found.append(replace(row, others=unread[place]) if unread else row)
     return tuple(found)
 
 
 def _completed(
-    row: ResultRow, columns: Mapping[str, Figures], values: Mapping[str, Any], place: int
-) -> ResultRow:
+    row: TableRow, columns: Mapping[str, Figures], values: Mapping[str, Any], place: int
+) -> TableRow:
     """Add the other scores, what stands beside a count, and whether memory ran out."""
     counts = columns.get("trainable_parameters")
     share = counts.shares[place] if counts else None
@@ -55,7 +74,7 @@ def _completed(
     )
 
 
-def result_row(line: Mapping[str, Any], place: int = 0) -> ResultRow:
+def result_row(line: Mapping[str, Any], place: int = 0) -> TableRow:
     """Make one row; `line` maps a column's field to its text, quantity or series."""
     given: dict[str, Any] = {
         name: line[name].value for name in PLAIN_FIELDS if line.get(name) is not None
@@ -72,7 +91,7 @@ def result_row(line: Mapping[str, Any], place: int = 0) -> ResultRow:
         given = {"test_rows": tested, "majority": max(counts["test"]) / tested} | given
     time, most, energy = line.get("train_seconds"), line.get("max_memory"), line.get("energy")
     name = line["method"]
-    return ResultRow(
+    return TableRow(
         name=name,
         line=place,
         model=line.get("model") or "",
@@ -102,6 +121,7 @@ def _named_settings(name: str, targets: str) -> dict[str, Any]:
         "rank": words.rank,
         "virtual_tokens": words.virtual_tokens,
         "bias": words.bias,
+        "device": device_in(name),
         "targets": targets_of_column(targets) if targets else words.targets,
     }
     return {field: value for field, value in named.items() if value}

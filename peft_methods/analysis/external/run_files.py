@@ -144,9 +144,12 @@ def of_log(steps: Sequence[Mapping[str, Any]]) -> Texts:
 
 
 def _is_lm_eval(values: Any) -> bool:
+    """Whether these are lm-eval's results; names of older ones have no filter behind a comma."""
     results = _inside(values, "results")
+    is_old = isinstance(_inside(values, "versions"), dict)
     return isinstance(results, dict) and any(
-        isinstance(task, dict) and any("," in name or name == "alias" for name in task)
+        isinstance(task, dict)
+        and any("," in name or name == "alias" or (is_old and "_stderr" in name) for name in task)
         for task in results.values()
     )
 
@@ -162,11 +165,12 @@ def _of_lm_eval(path: Path, values: Mapping[str, Any]) -> list[Texts]:
     counts = values.get("n-samples") or {}
     found = []
     for task, figures in values["results"].items():
-        scores = {
-            name.partition(",")[0]: value
-            for name, value in figures.items()
-            if isinstance(value, int | float) and "stderr" not in name and "," in name
-        }
+        scores: dict[str, float] = {}
+        for name, value in figures.items():
+            if isinstance(value, int | float) and "stderr" not in name:
+                scores.setdefault(
+                    name.partition(",")[0], value
+                )  # the first filter is the strictest
         if scores:
             accuracy = scores.pop("acc", None)
             rows = _inside(counts, task, "effective")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from peft_methods.analysis.external.encoding import text_of
 from peft_methods.analysis.external.json_tables import name_of_run, one_run
 from peft_methods.analysis.external.raw import RawTable, of_records
 from peft_methods.analysis.external.run_files import adapter_settings, of_state, run_records
@@ -32,7 +33,7 @@ def from_folder(path: Path) -> tuple[RawTable, ...]:
     records, unread = [], []
     for file in files:
         try:
-            values = json.loads(file.read_text(encoding="utf-8-sig"))
+            values = json.loads(text_of(file)[0])
         except (OSError, ValueError, RecursionError):
             unread.append(f"{file.relative_to(path)} is not valid JSON and was not read")
             continue

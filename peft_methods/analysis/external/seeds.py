@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from peft_methods.analysis.checks.means import mean_of, mean_series
 from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
+from peft_methods.analysis.external.rows import TableRow
 from peft_methods.analysis.external.vocabulary import without_words
 
 # Settings that make two rows of one method separate entries, with their words in a row's name.
@@ -28,6 +29,7 @@ SETTINGS: dict[str, Callable[[ResultRow], Any]] = {
     "device": lambda row: row.device,
     "data": lambda row: row.data,
     "task": lambda row: row.task,
+    "versions": lambda row: ", ".join(f"{k} {v}" for k, v in sorted(row.versions.items())) or None,
 }
 Entries = tuple[tuple[ResultRow, ...], tuple[tuple[int, ...], ...], tuple[str, ...]]
 
@@ -36,7 +38,8 @@ def entries_of(rows: Sequence[ResultRow]) -> Entries:
     """Return one row for each method and setting, the lines of each, and remarks.
 
     Rows of one name with the same settings are seeds: the entry has their means. Rows of one name
-    with different settings get the settings that differ behind their names.
+    with different settings, also in columns that are unknown, get those that differ behind their
+    names.
     """
     by_name: dict[str, list[ResultRow]] = {}
     for row in rows:
@@ -45,11 +48,13 @@ def entries_of(rows: Sequence[ResultRow]) -> Entries:
     remarks = []
     for same in by_name.values():
         by_setting: dict[tuple[Any, ...], list[ResultRow]] = {}
+        others = list(dict.fromkeys(header for row in same for header in _others(row)))
         for row in same:
-            by_setting.setdefault(tuple(of(row) for of in SETTINGS.values()), []).append(row)
+            key = (*(of(row) for of in SETTINGS.values()), *map(_others(row).get, others))
+            by_setting.setdefault(key, []).append(row)
+        remarks += _of_unread(same, others)
         for key, seeds in by_setting.items():
-            others = [one for one in by_setting if one != key]
-            name = _name(seeds[0].name, key, others)
+            name = _name(seeds[0].name, (*SETTINGS, *others), key, by_setting)
             found.append((_merged(name, seeds), tuple(row.line for row in seeds)))
             if len(seeds) > 1 and len({row.seed for row in seeds} - {None}) < len(seeds):
                 lines = ", ".join(str(row.line + 1) for row in seeds)
@@ -59,12 +64,37 @@ def entries_of(rows: Sequence[ResultRow]) -> Entries:
     return tuple(rows_), tuple(lines_), tuple(remarks)
 
 
-def _name(name: str, key: tuple[Any, ...], others: Sequence[tuple[Any, ...]]) -> str:
+def _others(row: ResultRow) -> Mapping[str, str]:
+    return row.others if isinstance(row, TableRow) else {}
+
+
+def _of_unread(same: Sequence[ResultRow], headers: Sequence[str]) -> list[str]:
+    """Say which unknown columns make settings of a method's rows that are equal otherwise."""
+    by_known: dict[tuple[Any, ...], list[ResultRow]] = {}
+    for row in same:
+        by_known.setdefault(tuple(of(row) for of in SETTINGS.values()), []).append(row)
+    remarks = []
+    for rows in by_known.values():
+        differing = [one for one in headers if len({_others(row).get(one) for row in rows}) > 1]
+        if differing:
+            lines = ", ".join(str(row.line + 1) for row in rows)
+            remarks.append(
+                f"rows {lines} are {rows[0].name} and differ in {', '.join(map(repr, differing))}, "
+                f"{'which is' if len(differing) == 1 else 'which are'} not understood: taken as "
+                "different settings, not as seeds"
+            )
+    return remarks
+
+
+def _name(
+    name: str, settings: Sequence[str], key: tuple[Any, ...], all_keys: Iterable[tuple[Any, ...]]
+) -> str:
     """Return the name with the settings that differ among the rows of this name."""
+    keys = list(all_keys)
     differing = [
         f"{what} {value:g}" if isinstance(value, float | int) else f"{what} {value}"
-        for place, (what, value) in enumerate(zip(SETTINGS, key, strict=True))
-        if value is not None and any(other[place] != value for other in others)
+        for place, (what, value) in enumerate(zip(settings, key, strict=True))
+        if value is not None and any(other[place] != value for other in keys)
     ]
     return f"{name} ({', '.join(differing)})" if differing else name
 

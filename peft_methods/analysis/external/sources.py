@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from peft_methods.analysis.external.delimited import from_delimited
+from peft_methods.analysis.external.encoding import text_of
 from peft_methods.analysis.external.html_tables import from_html
 from peft_methods.analysis.external.json_tables import from_json, from_log
-from peft_methods.analysis.external.latex import from_latex
+from peft_methods.analysis.external.latex import TABULAR, from_latex
 from peft_methods.analysis.external.markdown import from_markdown
 from peft_methods.analysis.external.raw import RawTable, TableError
 from peft_methods.analysis.external.run_folders import from_folder
@@ -45,7 +47,7 @@ def raw_tables(path: Path) -> tuple[RawTable, ...]:
                 "(.peft/results), of runs with JSON files, or a table."
             )
         return tables
-    text = _text_of(path)
+    text, guessed = _text_of(path)
     if not text.strip():
         raise TableError(
             f"{path} is empty. Give a CSV file with a header line and one row per method, or a "
@@ -64,16 +66,19 @@ def raw_tables(path: Path) -> tuple[RawTable, ...]:
             if remark
             else f"{path} has a header but no rows. Give one row per method."
         )
+    if guessed:
+        return (replace(tables[0], remarks=(guessed, *tables[0].remarks)), *tables[1:])
     return tables
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: Path) -> tuple[str, str]:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
+        return text_of(path)
+    except UnicodeError:
         kind = OTHERS.get(path.suffix.lower())
-        what = f"is {kind}" if kind else "is not a UTF-8 text file"
-        raise TableError(f"{path} {what}. Save the table as CSV or JSON.") from None
+        what = f"is {kind}" if kind else "is no text in UTF-8, UTF-16 or Windows-1252"
+        advice = "Save the table as CSV or JSON" + ("" if kind else ", in UTF-8")
+        raise TableError(f"{path} {what}. {advice}.") from None
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}.") from None
 
@@ -81,7 +86,7 @@ def _text_of(path: Path) -> str:
 def _reader_for(text: str) -> Reader:
     if text.lstrip()[0] in "[{" and text.lstrip()[:2] != "{'":
         return from_json
-    if "\\begin{tabular" in text or "\\begin{longtable" in text:
+    if TABULAR.search(text):
         return from_latex
     if re.search(r"^\s*\|?\s*:?-{2,}:?\s*\|", text, re.MULTILINE):
         return from_markdown

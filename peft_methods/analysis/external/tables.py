@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,9 +12,13 @@ from peft_methods.analysis.external.orientation import upright
 from peft_methods.analysis.external.raw import RawTable, TableError
 from peft_methods.analysis.external.rows import rows_of
 from peft_methods.analysis.external.sources import raw_tables
+from peft_methods.analysis.external.summary_rows import LABELS, summaries
+from peft_methods.analysis.external.vocabulary import data_in
 from peft_methods.utils.errors import nearest
 
 __all__ = ["PlainTable", "TableError", "read_tables"]
+
+NEAR_HEADER = 0.7  # similarity from which another of the table's own headers is suggested
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def _check_headers(path: Path, found: Sequence[RawTable], mapping: Mapping[str, 
     for header in mapping:
         if header not in headers:
             raise TableError(
-                f"--map: {path} has no column {header!r}.{nearest(header, headers)} "
+                f"--map: {path} has no column {header!r}.{nearest(header, headers, NEAR_HEADER)} "
                 f"Columns: {', '.join(dict.fromkeys(headers))}."
             )
 
@@ -89,24 +93,47 @@ def _plain(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> PlainTable:
         raise TableError(f"{path}: {remark}.")
     columns = assigned(raw, mapping)
     names = _names(path, raw, columns)
-    unnamed = [
-        f"row {place} names no method and was not read"
-        for place, name in enumerate(names, 1)
-        if not name
-    ]
-    if len(unnamed) == len(names):
+    if not any(names):
         raise TableError(
             f"{path}: row 1 names no method. Fill in its "
             f"{columns.by_field['method'].header or 'first'!r} column."
         )
+    remarks = [
+        f"row {place} names no method and was not read"
+        for place, name in enumerate(names, 1)
+        if not name
+    ]
+    labels = [columns.texts(name, raw) for name in LABELS]
+    if left_out := summaries(names, [texts for texts in labels if texts]):
+        columns = assigned(_emptied(raw, left_out), mapping)
+    if len(left_out) == len([name for name in names if name]):
+        raise TableError(f"{path}: its rows are summaries ({names[0]!r}), none is a method's.")
+    if left_out:
+        said = ", ".join(f"{place + 1} ({text!r})" for place, text in left_out.items())
+        one, several = f"row {said} is a summary", f"rows {said} are summaries"
+        remarks.append(f"{one if len(left_out) == 1 else several}, no method, and left out")
+    names = ["" if place in left_out else name for place, name in enumerate(names)]
+    rows = rows_of(columns.by_field, names, columns.unread)
     return PlainTable(
-        rows_of(columns.by_field, names),
-        (*raw.remarks, *columns.remarks, *unnamed),
+        tuple(replace(row, named_data=data_in(row.name) or data_in(raw.title)) for row in rows),
+        (*raw.remarks, *columns.remarks, *remarks),
         raw.title,
         raw.headers,
         raw.rows,
-        {one.header: one.column.row_field for one in columns.by_field.values()},
+        {
+            header: one.column.row_field
+            for one in columns.by_field.values()
+            for header in (one.header, *one.also)
+        },
     )
+
+
+def _emptied(raw: RawTable, places: Collection[int]) -> RawTable:
+    """Return the table without the cells of some rows: they say nothing about its columns."""
+    rows = [
+        tuple("" for _ in row) if place in places else row for place, row in enumerate(raw.rows)
+    ]
+    return replace(raw, rows=tuple(rows))
 
 
 def _names(path: Path, raw: RawTable, columns: Assigned) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.checks.rule import Finding
 from peft_methods.analysis.external.audit import Audit
 from peft_methods.analysis.external.tables import PlainTable
-from peft_methods.methods.registry import METHODS
+from peft_methods.report.html.audit_counts import CountView, counts_of
 from peft_methods.report.html.rendering import TEMPLATES, environment
-from peft_methods.report.text.audit import closing_lines
+from peft_methods.report.text.audit import NOT_APPLIED, closing_lines, not_applied, words_of_all
 from peft_methods.utils.files import write_whole
 from peft_methods.utils.words import counted
 
@@ -40,7 +40,10 @@ class FindingView:
 
 @dataclass(frozen=True)
 class TableView:
-    """One table with its findings, remarks, groups and the sources of its methods."""
+    """One table with its findings, remarks and groups, and what its counts were compared with.
+
+    `lacking` has the fields that rules lack, with the ids and titles of the rules.
+    """
 
     title: str
     headers: tuple[str, ...]
@@ -50,7 +53,8 @@ class TableView:
     remarks: tuple[str, ...]
     groups: tuple[str, ...]
     closing: tuple[str, ...]
-    sources: tuple[tuple[str, str], ...]
+    lacking: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    counts: tuple[CountView, ...]
 
 
 def write_audit(folder: Path, tables: Sequence[PlainTable], audits: Sequence[Audit]) -> Path:
@@ -103,8 +107,12 @@ def _view(table: PlainTable, audit: Audit, first: int) -> TableView:
         findings,
         (*table.ignored, *audit.remarks),
         tuple(group.name for group in audit.groups if group.name),
-        tuple(closing_lines([audit])),
-        tuple(_sources(audit)),
+        tuple(line for line in closing_lines([audit]) if not line.startswith(NOT_APPLIED)),
+        tuple(
+            (words_of_all(names), tuple((rule, RULES[rule].title) for rule in rules))
+            for names, rules in not_applied([audit]).items()
+        ),
+        tuple(counts_of(audit)),
     )
 
 
@@ -145,12 +153,3 @@ NARROWED = {
     "V505": {"device": "device ", "precision": "precision "},
     "V506": {"train_seconds": "LoRA's time", "peak_memory": "MB less", "maximum_memory": "MB less"},
 }
-
-
-def _sources(audit: Audit) -> Iterator[tuple[str, str]]:
-    """Yield the title and the paper of each method that the table names and that is registered."""
-    names = dict.fromkeys(row.method for group in audit.groups for row in group.rows)
-    for name in names:
-        info = METHODS.info(name)
-        if info is not None:
-            yield info.title, info.paper

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from peft_methods.analysis.external.audit import ASPECTS, Audit
 from peft_methods.utils.words import counted
@@ -16,6 +17,7 @@ WORDS = {
     "total_parameters": "the model's size",
     "targets": "target modules",
     "data": "the data set",
+    "named_data": "the data set",
     "rates": "the learning rates tried",
     "majority": "the majority class",
     "train_seconds": "training time",
@@ -29,24 +31,43 @@ WORDS = {
     "method": "a known method",
     "scores": "scores",
 }
+NOT_APPLIED = "Not applied"  # how the line about rules that lack something begins
+LONGEST = 200  # characters of a line that lists rules by what they lack
+MOST = 5  # fields that a shorter line names
 # What a table's own rows are about, beside figures.
 NO_FIGURES = frozenset(
     {"name", "line", "model", "method", "ranked", "rounding", "loss_rounding"}
-    | {"architectures", "total_parameters"}
+    | {"architectures", "total_parameters", "named_data"}
 )
 
 
 def closing_lines(audits: Sequence[Audit]) -> Iterator[str]:
-    """Yield the lines: what was found, what was judged, and which rules were not asked and why."""
+    """Yield the lines: what was found, what was judged, and which rules were not applied and why.
+
+    Where many rules were not applied, the last line has the fields that most of them lack;
+    `not_applied` has all.
+    """
     if not any(audit.findings for audit in audits):
         rows = counted(sum(audit.rows for audit in audits), "row")
-        asked = len({rule for audit in audits for rule in audit.asked})
-        yield f"nothing found in {rows}, by the {counted(asked, 'rule')} that could be asked"
+        applied = len({rule for audit in audits for rule in audit.applied})
+        yield f"nothing found in {rows}, by the {counted(applied, 'rule')} that could be applied"
     yield _size(audits)
     if text := _not_judged(audits):
         yield text
-    if text := _not_asked(audits):
+    if text := _shortly(not_applied(audits)):
         yield text
+
+
+def not_applied(audits: Sequence[Audit]) -> Mapping[tuple[str, ...], Sequence[str]]:
+    """Return the ids of the rules that were applied to no table, by the fields that they lack."""
+    applied = {rule for audit in audits for rule in audit.applied}
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for audit in audits:
+        for names, rules in audit.not_applied.items():
+            known = applied | {rule for rules in lacking.values() for rule in rules}
+            if new := [rule for rule in rules if rule not in known]:
+                lacking.setdefault(names, []).extend(new)
+    return lacking
 
 
 def _size(audits: Sequence[Audit]) -> str:
@@ -57,11 +78,11 @@ def _size(audits: Sequence[Audit]) -> str:
         counted(len(groups), "group"),
     ]
     names = "; ".join(group.name for group in groups if group.name)
-    asked = {rule for audit in audits for rule in audit.asked}
-    rules = asked | {one for audit in audits for rules in audit.not_asked.values() for one in rules}
+    applied = {rule for audit in audits for rule in audit.applied}
+    rules = applied.union(*not_applied(audits).values())
     return (
         f"Audited: {', '.join(sizes)}{f' ({names})' if names else ''}; "
-        f"{len(asked)} of {counted(len(rules), 'rule')} asked."
+        f"{len(applied)} of {counted(len(rules), 'rule')} applied."
     )
 
 
@@ -79,19 +100,24 @@ def _not_judged(audits: Sequence[Audit]) -> str:
     return f"No {without} was judged{only}."
 
 
-def _not_asked(audits: Sequence[Audit]) -> str:
-    asked = {rule for audit in audits for rule in audit.asked}
-    lacking: dict[str, list[str]] = {}
-    for audit in audits:
-        for names, rules in audit.not_asked.items():
-            reason = " and ".join(map(words_of, names))
-            lacking.setdefault(reason, []).extend(
-                rule
-                for rule in rules
-                if rule not in asked and all(rule not in known for known in lacking.values())
-            )
-    parts = [f"{reason} ({', '.join(rules)})" for reason, rules in lacking.items() if rules]
-    return f"Not asked, for lack of {'; '.join(parts)}." if parts else ""
+def _shortly(lacking: Mapping[tuple[str, ...], Sequence[str]]) -> str:
+    """Format the rules by what they lack, or, if these are many, what most of them lack."""
+    if not lacking:
+        return ""
+    parts = [f"{words_of_all(names)} ({', '.join(rules)})" for names, rules in lacking.items()]
+    text = f"{NOT_APPLIED}, for lack of {'; '.join(parts)}."
+    if len(text) <= LONGEST:
+        return text
+    fields = Counter(name for names, rules in lacking.items() for name in names for _ in rules)
+    most = [f"{words_of(name)} ({count})" for name, count in fields.most_common(MOST)]
+    others = f" and {counted(len(fields) - MOST, 'other field')}" if len(fields) > MOST else ""
+    rules = counted(sum(map(len, lacking.values())), "rule")
+    return f"{NOT_APPLIED}: {rules}, for lack of {', '.join(most)}{others}; --report lists all."
+
+
+def words_of_all(names: Sequence[str]) -> str:
+    """Return fields of `ResultRow` in words: 'peak memory and a known method'."""
+    return " and ".join(map(words_of, names))
 
 
 def words_of(name: str) -> str:

@@ -21,6 +21,7 @@ DENSE_HEADS = (
     *("roberta", "xlm-roberta", "camembert", "mpnet", "distilbert", "deberta-v2", "modernbert"),
     *("deberta", "electra", "t5"),
 )
+BIASED_VOCABULARY = ("phi",)  # a bias for each token, beside the projection to the vocabulary
 UNBIASED = (*DECODER_MAPS, "falcon")  # a decoder's head is one matrix
 WORDS: tuple[tuple[HeadKind, str], ...] = (
     ("question", r"squad|question[\s_-]?answering|\bqa\b|newsqa|\bextractive"),
@@ -88,13 +89,17 @@ def heads(
     if kind in (None, "language") and vocabulary:
         for matrices in (1, 2):
             yield HeadSize(matrices * vocabulary * width, 0, (0,))
+        if architecture.model_type in BIASED_VOCABULARY:
+            yield HeadSize(vocabulary * width + vocabulary, 0, (0,))
         # The head of masked language models: a dense layer, a norm, biases of the vocabulary.
         yield HeadSize(hidden * width + 3 * width + vocabulary, 0, (0,))
 
 
-def bias_of_head(architecture: Architecture) -> HeadSize:
-    """Return the bias of a head's last matrix, where every bias is trained and no new matrix is."""
-    return HeadSize(0, 1, _classes(architecture, any_classes=False))
+def biases_of_heads(architecture: Architecture, vocabulary: int) -> Iterator[HeadSize]:
+    """Yield the bias of a head's last matrix, where every bias is trained and no new matrix is."""
+    yield HeadSize(0, 1, _classes(architecture, any_classes=False))
+    if architecture.model_type in BIASED_VOCABULARY:
+        yield HeadSize(vocabulary, 0, (0,))
 
 
 def output_layer(architecture: Architecture, *, any_classes: bool = False) -> HeadSize:

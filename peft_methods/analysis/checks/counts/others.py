@@ -22,6 +22,8 @@ from peft_methods.models.layer_parts import LinearLayer
 TOKENS = range(1, 513)
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # of adapters in some layers only
 NETWORKS = (64, 128, 256, 300, 512, 768, 800, 1024, 2048)  # hidden layers that compute a prefix
+ANY_WIDTH = range(32, 2049)
+MOST_WIDTHS = 1024  # of adapters in some number of the layers
 MORE_ROWS = (*range(9), 16, 32, 64, 128)  # rows that tokens added to a vocabulary make
 
 
@@ -110,17 +112,37 @@ def adapter_counts(architecture: Architecture, settings: Settings = ANY) -> Numb
     return _array(found)
 
 
+def dropped_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
+    """Return bottlenecks of any width, in any number of the layers, with norms and biases or not.
+
+    Widths above 1,024 are those that divide the layers' width: each width in each number of layers
+    would be millions of counts for a large model.
+    """
+    hidden, depth = architecture.hidden, architecture.adapted_layers
+    divided = hidden // np.arange(1, 65)
+    widths = np.unique(np.append(divided, np.arange(1, min(hidden, MOST_WIDTHS) + 1)))
+    blocks = [
+        place * (2 * hidden * widths + bias * (widths + hidden) + norm)
+        for norm, bias, place in itertools.product((0, 2 * hidden), (0, 1), (1, 2))
+    ]
+    some = np.multiply.outer(np.arange(1, depth + 1), np.concatenate(blocks))
+    return np.unique(some.astype(np.int64))
+
+
 def prefix_counts(architecture: Architecture, settings: Settings = ANY) -> Numbers:
     """Return keys and values of each token in each layer, themselves or computed by a network.
 
-    An encoder-decoder may have them in up to three kinds of attention.
+    An encoder-decoder may have them in up to three kinds of attention. The network's hidden layer
+    may be of any width where the number of tokens is known, and is of a usual one otherwise: any
+    width with any number of tokens would fit nearly every count.
     """
     hidden, vectors = architecture.hidden, _vectors(architecture)
     tokens = TOKENS if settings.virtual_tokens is None else (settings.virtual_tokens,)
     found = {some * vector for some in tokens for vector in vectors}
     if settings.is_usual:
         return _array({some * vector for some in tokens for vector in vectors if some % 5 == 0})
-    for inner in {*NETWORKS, hidden, hidden // 2}:
+    is_known = settings.virtual_tokens is not None
+    for inner in ANY_WIDTH if is_known else {*NETWORKS, hidden, hidden // 2}:
         for vector in vectors:
             # PEFT makes the network's inputs as wide as the keys, where these are narrower.
             for width in {hidden, vector // (2 * architecture.layers)}:
@@ -129,9 +151,10 @@ def prefix_counts(architecture: Architecture, settings: Settings = ANY) -> Numbe
     return _array(found)
 
 
-def prefix_limit(architecture: Architecture) -> int:
-    """Return the count from which another network, at least 32 wide, may compute the prefix."""
-    return (architecture.hidden + 1) * 32 + 33 * min(_vectors(architecture))
+def prefix_limit(architecture: Architecture, settings: Settings = ANY) -> int:
+    """Return the count from which a network of another width may compute the prefix."""
+    least = min(ANY_WIDTH) if settings.virtual_tokens is None else max(ANY_WIDTH)
+    return (architecture.hidden + 1) * least + (least + 1) * min(_vectors(architecture))
 
 
 def _vectors(architecture: Architecture) -> set[int]:

@@ -23,6 +23,7 @@ class Settings:
 
     `targets` are roles of linear layers, or "all" for every linear layer. `is_usual` leaves out
     what is seldom seen: unusual ranks and widths, some layers only, layers outside the layers.
+    `some_layers` is whether the row's name speaks of layers.
     """
 
     rank: int | None = None
@@ -30,6 +31,7 @@ class Settings:
     bias: str | None = None
     virtual_tokens: int | None = None
     is_usual: bool = False
+    some_layers: bool = False
 
 
 ANY = Settings()
@@ -117,10 +119,14 @@ def bias_groups(architecture: Architecture) -> tuple[int, ...]:
 def all_biases(architecture: Architecture) -> set[int]:
     """Return the numbers that bias="all" trains outside the head: pooler or not.
 
-    PEFT goes by the name, which tables of relative positions share.
+    PEFT goes by the name, which tables of relative positions share. Its newer versions leave out
+    the biases of query and value in DeBERTa's first version, which are named otherwise.
     """
     hidden = architecture.hidden
     plain = architecture.encoder_biases - architecture.pooler * hidden
+    if architecture.model_type == "deberta":
+        named = plain - 2 * architecture.distinct_layers * hidden
+        return {some + pooler for some in (plain, named) for pooler in (0, hidden)}
     tables = {
         "mpnet": MPNET_BUCKETS * (hidden // 64),
         "t5": T5_BUCKETS * (architecture.linear_layers[0].outputs // 64 if hidden else 0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -14,13 +16,14 @@ from peft_methods.analysis.checks.counts.heads import (
     DENSE_HEADS,
     HeadKind,
     HeadSize,
-    bias_of_head,
+    biases_of_heads,
     heads,
     output_layer,
     pooler_size,
 )
 from peft_methods.analysis.checks.counts.parts import ANY, Numbers, Settings, vocabulary_of
 from peft_methods.analysis.checks.rounded_count import RoundedCount
+from peft_methods.methods.adapters.adapter_drop import AdapterDrop
 from peft_methods.methods.adapters.bottleneck import Adapter
 from peft_methods.methods.adapters.houlsby import HoulsbyAdapter
 from peft_methods.methods.base import Method
@@ -47,6 +50,7 @@ FORMS: dict[type[Method], Form] = {
     HeadOnly: others.head_counts,
     Adapter: others.adapter_counts,
     HoulsbyAdapter: others.adapter_counts,
+    AdapterDrop: others.dropped_counts,
     PTuningV2: others.prefix_counts,
     PrefixTuning: others.prefix_counts,
     PromptTuning: others.prompt_counts,
@@ -74,7 +78,7 @@ def verdict_on(
     rows = vocabulary_of(architecture)
     every = [tuple(heads(architecture, head, rows))]
     if issubclass(METHODS[method], BitFit):
-        every[0] += (bias_of_head(architecture),)
+        every[0] += tuple(biases_of_heads(architecture, rows))
     tried = [numbers]
     if count.low == count.high:
         every.append(tuple(heads(architecture, head, rows, any_classes=True)))
@@ -91,17 +95,31 @@ def verdict_on(
     nothing = np.zeros(1, dtype=np.int64)
     if scope == "part" and any(_is_possible(nothing, limits, every[0][1:]) for limits in ranges):
         return "nothing"
-    return None if _is_open(method, count, architecture) else "off"
+    return None if _is_open(method, count, architecture, settings) else "off"
+
+
+def tried(method: str) -> str | None:
+    """Return in words which counts of a method are compared with; None if there are none."""
+    form = _form(METHODS[method])
+    if form is None:
+        return None
+    words = (inspect.getdoc(form) or "").partition("\n\n")[0]
+    return " ".join(words.removeprefix("Return ").split()).removesuffix(".")
 
 
 def _ranges(count: RoundedCount) -> tuple[tuple[float, float], ...]:
-    """Return the ranges of numbers that a text may stand for."""
+    """Return the ranges of numbers that a text may stand for.
+
+    A program divides by 2^20 or 2^10, and writes every digit: `110M` is then not `105M` to `120M`.
+    """
     found = ((count.low, count.high),)
-    if count.low == count.high:
+    if count.low == count.high or count.value <= 0:
         return found
     unit = count.text.strip().rstrip("†*‡").casefold()[-1:]
     factor = BINARY.get(unit, BINARY["m"] if count.value >= 1e6 else 1.0)
-    return (*found, (count.low * factor, count.high * factor))
+    last = 10.0 ** (math.floor(math.log10(count.value)) + 1 - count.written)
+    low, high = max(count.low, count.value - last / 2), min(count.high, count.value + last)
+    return (*found, (low * factor, high * factor))
 
 
 def _is_possible(numbers: Numbers, limits: tuple[float, float], sizes: Iterable[HeadSize]) -> bool:
@@ -115,12 +133,15 @@ def _is_possible(numbers: Numbers, limits: tuple[float, float], sizes: Iterable[
     return False
 
 
-def _is_open(method: str, count: RoundedCount, architecture: Architecture) -> bool:
+def _is_open(
+    method: str, count: RoundedCount, architecture: Architecture, settings: Settings
+) -> bool:
     """Whether other settings than the usual ones may give so many parameters."""
     if issubclass(METHODS[method], LoRA) and architecture.model_type == "t5":
         return True  # PEFT's "all-linear" has the dense layer of a classifier too
     is_prefix = issubclass(METHODS[method], PTuningV2)
-    return is_prefix and count.low > others.prefix_limit(architecture)
+    limit = others.prefix_limit(architecture, settings)
+    return is_prefix and count.low > limit
 
 
 def _form(method: type[Method]) -> Form | None:
@@ -145,11 +166,17 @@ def _from_method(method: type[Method]) -> Form | None:
         return None
 
     def form(architecture: Architecture, settings: Settings) -> Numbers:
+        """Return the counts of usual settings of the method."""
         if not architecture.linear_layers or architecture.module_map is None:
             return np.zeros(0, dtype=np.int64)
-        return np.array(sorted(set(method.possible_counts(architecture))), dtype=np.int64)
+        return _listed(method.info.name, architecture)
 
     return form
+
+
+@lru_cache(maxsize=64)
+def _listed(method: str, architecture: Architecture) -> Numbers:
+    return np.unique(np.fromiter(METHODS[method].possible_counts(architecture), dtype=np.int64))
 
 
 @lru_cache(maxsize=256)
