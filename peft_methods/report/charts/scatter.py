@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -179,9 +180,20 @@ def _that_fit(
         placed = place_labels(
             [at for _, at in tried], sizes_of(texts), marks(points), bounds_of(size)
         )
-        if placed is not None:
+        if placed is not None and not any(
+            _seems_to_name_another(label, at, points)
+            for label, (_, at) in zip(placed, tried, strict=True)
+        ):
             chosen, labels = tried, placed
+        if len(chosen) == NAMED_OF_MANY:
+            break
     return [text for text, _ in chosen], [at for _, at in chosen], labels
+
+
+def _seems_to_name_another(label: LabelPlacement, own: Point, points: Sequence[Point]) -> bool:
+    """Whether a label without a leader line is nearer to another point than to its own."""
+    nearest = min(points, key=lambda point: math.dist(point, label.leader_end(point)))
+    return not label.has_leader and nearest != own
 
 
 def _point(style: Style) -> Line2D:
@@ -201,13 +213,13 @@ def _point(style: Style) -> Line2D:
 
 
 def _best(scatter: Scatter) -> list[Row]:
-    """The rows on the front, then those of the highest quality, NAMED_OF_MANY in all."""
+    """The rows on the front, then those of the highest quality, twice NAMED_OF_MANY in all."""
     quality = scatter.compared.quality
     by_quality = sorted(
         scatter.rows, key=lambda row: quality.sign() * row.mean(quality.name), reverse=True
     )
     front = list(reversed(scatter.front))
-    return [*front, *(row for row in by_quality if row not in front)][:NAMED_OF_MANY]
+    return [*front, *(row for row in by_quality if row not in front)][: 2 * NAMED_OF_MANY]
 
 
 def _add_key(figure: Figure, key: Sequence[str], columns: int, top: float, line: float) -> None:
