@@ -10,7 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from reference_docs import capabilities, commands, fields, models, options, python_api, tables
+from reference_docs import (
+    capabilities,
+    commands,
+    fields,
+    many_methods,
+    models,
+    options,
+    python_api,
+    tables,
+)
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "capabilities": capabilities.matrix,
@@ -23,6 +32,9 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "extra-info": fields.extra_info_fields,
     "extras": tables.extras,
     "fixtures": python_api.fixtures,
+    "many-methods-decoder": many_methods.decoder,
+    "many-methods-encoder": many_methods.encoder,
+    "many-methods-not-run": many_methods.not_run,
     "method-fields": fields.method_fields,
     "methods": tables.methods,
     "methods-by-model": models.methods_by_model,

@@ -29,8 +29,9 @@ from builders import BENCHMARK, TASK, make_predictions
 from peft_methods.analysis.checks import rule
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.data.labelled_texts import LabelledTexts
-from peft_methods.methods import METHODS, ApplyContext, Registry
+from peft_methods.methods import ApplyContext, Registry
 from peft_methods.methods.registry import GROUP as METHOD_GROUP
+from peft_methods.methods.selection import methods_named
 from peft_methods.models import loading
 from peft_methods.models.parameters import count_parameters
 from peft_methods.profiling.gpus import gpus_here
@@ -153,7 +154,7 @@ def test_commands_use_options_that_exist(block: Block, words: list[str]) -> None
     found, others = parser().parse_known_args(arguments)
     assert [word for word in others if word.startswith(PREFIX)] == []
     methods = [name for value in found.peft_method for name in value.split(",")]
-    assert [name for name in methods if name not in METHODS] == []
+    assert [word for word in methods if not methods_named(word)] == []
     recipes = [name for value in found.peft_recipe for name in value.split(",")] or ["embedded"]
     for recipe in set(recipes) & set(shipped_recipes()):
         load_recipe(recipe, found.peft_set)

@@ -120,6 +120,24 @@ def test_charts_of_sixty_methods_are_small_files(monkeypatch: pytest.MonkeyPatch
     assert {name: size for name, size in sizes.items() if size > 200_000} == {}
 
 
+def test_the_best_of_many_close_methods_are_named(
+    texts: Callable[[Chart], list[tuple[str, Bbox]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times of 39 methods differ by a few per cent, and one takes ten times as long."""
+    methods = register(monkeypatch, 40, "LoRA variant")
+
+    def close(record: Record) -> dict[str, Any]:
+        place = methods.index(record.method_name)
+        seconds = 50.0 if place == 0 else 5.0 + place / 200
+        accuracy = 0.93 + place / 10_000
+        return {"metrics": record.metrics | {"train_seconds": seconds, "accuracy": accuracy}}
+
+    found = charts(changed(comparison_of(methods, seeds=1), close))
+    written = {text for text, _ in texts(found["accuracy-against-time"])}
+    assert "M39" in written, "the best"
+    assert {"5", "10", "50"} <= written, "ticks between the powers of ten"
+
+
 def test_charts_of_complete_records_include_every_chart() -> None:
     assert set(charts(comparison_of(KNOWN))) == ALL | {f"confusion-{method}" for method in KNOWN}
 

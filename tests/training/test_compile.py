@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
@@ -24,11 +25,16 @@ from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.collate import BucketCollator
 from peft_methods.training.cuda_graphs import attention, compile, loop, packed_attention
 from peft_methods.training.cuda_graphs.attention import capturable_attention
-from peft_methods.training.cuda_graphs.compile import compiled, compiled_graph_counts
+from peft_methods.training.cuda_graphs.compile import (
+    compiled,
+    compiled_graph_counts,
+    compiling_problem,
+)
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.step import StepGraphs
 from peft_methods.training.cuda_graphs.token_buckets import TokenBucket
+from peft_methods.utils.errors import EngineUnfit
 
 
 def compiled_agrees(recipe: Path, folder: Path) -> dict[str, int]:
@@ -49,6 +55,64 @@ def test_compiled_layers_change_no_loss_and_are_cached(
     assert found == [{"cached": 0, "compiled": 2}, {"cached": 2, "compiled": 0}], (
         "one forward and one backward for all layers"
     )
+
+
+def adapted(settings: peft.PeftConfig, layers: int) -> tuple[nn.Module, list[nn.Module]]:
+    """Return a small BERT with an adapter of PEFT's, and its layers."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2}
+    config = transformers.BertConfig(vocab_size=50, num_hidden_layers=layers, **sizes)
+    bert = transformers.BertModel(config)
+    return peft.get_peft_model(bert, settings), list(bert.encoder.layer)
+
+
+ADAMSS = peft.AdamssConfig(target_modules=["query"], r=8, num_subspaces=5, subspace_rank=1)
+LORA = peft.LoraConfig(target_modules=["query"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "layers", "fits"), [(ADAMSS, 6, False), (ADAMSS, 4, True), (LORA, 6, True)]
+)
+def test_layers_of_too_many_shapes_are_not_compiled(
+    settings: peft.PeftConfig, layers: int, fits: bool
+) -> None:
+    problem = compiling_problem(adapted(settings, layers)[0])
+    assert (problem is None) == fits
+    assert fits or "6 kinds of layers" in str(problem)
+
+
+def test_the_engine_leaves_such_a_model_to_the_trainer(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile, "MOST_KINDS", 1)
+    made = prepared(tiny_recipe, "adamss")
+    with pytest.raises(EngineUnfit, match="with AdaMSS, the shapes of parameters differ"):
+        make_trainer(made, tmp_path, kind=CudaGraphsTrainer)
+
+
+def graphs_of_layers(settings: peft.PeftConfig) -> int:
+    """Return how often the compiler traces three layers."""
+    model, layers = adapted(settings, 3)
+    made: list[torch.fx.GraphModule] = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+        made.append(graph)
+        return graph.forward
+
+    for layer in layers:
+        layer.compile(dynamic=True, backend=counting)
+    model.get_input_embeddings().requires_grad_(True)  # type: ignore[operator]
+    model(input_ids=torch.arange(24).view(2, 12))
+    return len(made)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("settings", "graphs"), [(ADAMSS, 3), (LORA, 1)])
+def test_layers_share_code_if_their_parameters_have_the_same_shapes(
+    settings: peft.PeftConfig, graphs: int
+) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        assert fresh.submit(graphs_of_layers, settings).result() == graphs
 
 
 def replays_all_buckets(graphs: StepGraphs, model: nn.Module) -> None:

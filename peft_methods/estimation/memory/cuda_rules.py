@@ -18,61 +18,18 @@ from torch.overrides import TorchFunctionMode
 
 HALVES = (torch.bfloat16, torch.float16)
 # https://docs.pytorch.org/docs/stable/amp.html: CUDA operations that autocast to float32
-_NAMES = [
-    "pow",
-    "__pow__",
-    "__rpow__",
-    "__rtruediv__",
-    "acos",
-    "asin",
-    "cosh",
-    "sinh",
-    "tan",
-    "cumprod",
-    "cumsum",
-    "dist",
-    "erfinv",
-    "exp",
-    "expm1",
-    "log",
-    "log10",
-    "log1p",
-    "log2",
-    "norm",
-    "prod",
-    "reciprocal",
-    "rsqrt",
-    "softmax",
-    "log_softmax",
-    "sum",
-    "renorm",
-]
-_FUNCTIONAL = [
-    "binary_cross_entropy_with_logits",
-    "cosine_embedding_loss",
-    "cosine_similarity",
-    "cross_entropy",
-    "group_norm",
-    "kl_div",
-    "l1_loss",
-    "layer_norm",
-    "log_softmax",
-    "mse_loss",
-    "nll_loss",
-    "normalize",
-    "pdist",
-    "smooth_l1_loss",
-    "soft_margin_loss",
-    "softmax",
-    "softmin",
-    "softplus",
-    "triplet_margin_loss",
-]
+_WORDS = """
+pow __pow__ __rpow__ __rtruediv__ acos asin cosh sinh tan cumprod cumsum dist erfinv exp expm1 log
+log10 log1p log2 norm prod reciprocal rsqrt softmax log_softmax sum renorm group_norm layer_norm
+binary_cross_entropy_with_logits cosine_embedding_loss cosine_similarity cross_entropy kl_div
+l1_loss mse_loss nll_loss normalize pdist smooth_l1_loss soft_margin_loss softmin softplus
+triplet_margin_loss
+"""
 IN_FP32: frozenset[Any] = frozenset(
     [
         found
-        for place, names in ((torch, _NAMES), (torch.Tensor, _NAMES), (F, _FUNCTIONAL))
-        for name in names
+        for place in (torch, torch.Tensor, F)
+        for name in _WORDS.split()
         if (found := getattr(place, name, None)) is not None
     ]
 )

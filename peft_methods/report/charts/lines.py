@@ -116,10 +116,15 @@ def linear_ticks(axis: Any, most: int = 5, *, whole: bool = False) -> None:
 
 
 def log_ticks(axis: Any, most: int = 6) -> None:
-    """Set ticks at powers of ten, in short notation: 1, 10, 1k, 1M."""
+    """Set ticks at powers of ten, in short notation: 1, 10, 1k, 1M.
+
+    An axis of less than two powers has some between them: 5, 10, 20.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(numticks=most))
+    low, high = axis.get_view_interval()
+    between = (1.0, 2.0, 5.0) if low > 0 and high / low < 100 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=between, numticks=most))
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_short(value)))
     axis.set_minor_locator(NullLocator())
 

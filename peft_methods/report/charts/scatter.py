@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -38,6 +39,7 @@ from peft_methods.report.charts.placing import LabelPlacement, Point, box_around
 from peft_methods.report.charts.scatter_plot import (
     BELOW,
     LEFT,
+    MANY,
     bounds_of,
     draw_intervals,
     draw_labels,
@@ -58,8 +60,8 @@ if TYPE_CHECKING:
 # Up to this many methods are labelled by name. More are numbered and drawn without intervals,
 # which the quality chart shows. Of even more, only the best are named.
 MAX_NAMED = 12
-MAX_NUMBERED = 30
-NAMED_OF_MANY = 10
+MAX_NUMBERED = MANY
+NAMED_OF_MANY = 6
 LEGEND_NOTE = (
     "Stepped line: the Pareto front of these two. "
     "Ringed: on the front of quality, time, memory and parameters together."
@@ -145,7 +147,10 @@ def _by_family(scatter: Scatter) -> Figure:
     families = dict.fromkeys(family_of(row.method) for row in scatter.rows)
     counts = Counter(family_of(row.method) for row in scatter.rows)
     entries = [f"{family.replace('_', ' ')} ({counts[family]})" for family in families]
-    note = f"{LEGEND_NOTE} Named: the front, then the best by quality.{scatter.left_out_note}"
+    note = (
+        f"{LEGEND_NOTE} Named: the front, then the best by quality, as far as there is room."
+        f"{scatter.left_out_note}"
+    )
     figure, axes = plot(
         scatter,
         size,
@@ -156,13 +161,39 @@ def _by_family(scatter: Scatter) -> Figure:
     handles = [_point(family_style(one)) for one in families]
     add_legend(figure, handles, entries)
     points = points_of(axes, scatter, size)
-    own = [points[scatter.rows.index(row)] for row in named]
-    texts = [label_of(row, 20) for row in named]
-    labels = place_labels(own, sizes_of(texts), marks(points), bounds_of(size))
-    labels = labels or place_labels(own, sizes_of(texts), marks(own), bounds_of(size))
-    if labels is not None:
-        draw_labels(axes, texts, labels, own, size)
+    texts, own, labels = _that_fit(
+        named, [points[scatter.rows.index(row)] for row in named], points, size
+    )
+    draw_labels(axes, texts, labels, own, size)
     return figure
+
+
+def _that_fit(
+    rows: Sequence[Row], own: Sequence[Point], points: Sequence[Point], size: Point
+) -> tuple[list[str], list[Point], list[LabelPlacement]]:
+    """Return names, points and labels of the rows that there is room for, the first ones first."""
+    chosen: list[tuple[str, Point]] = []
+    labels: list[LabelPlacement] = []
+    for row, point in zip(rows, own, strict=True):
+        tried = [*chosen, (label_of(row, 20), point)]
+        texts = [text for text, _ in tried]
+        placed = place_labels(
+            [at for _, at in tried], sizes_of(texts), marks(points), bounds_of(size)
+        )
+        if placed is not None and not any(
+            _seems_to_name_another(label, at, points)
+            for label, (_, at) in zip(placed, tried, strict=True)
+        ):
+            chosen, labels = tried, placed
+        if len(chosen) == NAMED_OF_MANY:
+            break
+    return [text for text, _ in chosen], [at for _, at in chosen], labels
+
+
+def _seems_to_name_another(label: LabelPlacement, own: Point, points: Sequence[Point]) -> bool:
+    """Whether a label without a leader line is nearer to another point than to its own."""
+    nearest = min(points, key=lambda point: math.dist(point, label.leader_end(point)))
+    return not label.has_leader and nearest != own
 
 
 def _point(style: Style) -> Line2D:
@@ -182,13 +213,13 @@ def _point(style: Style) -> Line2D:
 
 
 def _best(scatter: Scatter) -> list[Row]:
-    """The rows on the front, then those of the highest quality, NAMED_OF_MANY in all."""
+    """The rows on the front, then those of the highest quality, twice NAMED_OF_MANY in all."""
     quality = scatter.compared.quality
     by_quality = sorted(
         scatter.rows, key=lambda row: quality.sign() * row.mean(quality.name), reverse=True
     )
     front = list(reversed(scatter.front))
-    return [*front, *(row for row in by_quality if row not in front)][:NAMED_OF_MANY]
+    return [*front, *(row for row in by_quality if row not in front)][: 2 * NAMED_OF_MANY]
 
 
 def _add_key(figure: Figure, key: Sequence[str], columns: int, top: float, line: float) -> None:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LOG_RATIO = 20.0  # ratio of the largest to the smallest cost above which the axis is logarithmic
+# Ratio of the largest to the smallest cost above which the axis is logarithmic: of a few rows, and
+# of more than MANY, most of which would lie on one another.
+LOG_RATIO, LOG_RATIO_OF_MANY, MANY = 20.0, 5.0, 30
 LEFT, BELOW = 0.62, 0.5  # inches for ticks and labels of the axes
 
 
@@ -85,7 +87,8 @@ def _set_up(axes: Axes, scatter: Scatter) -> None:
         *map(scatter.compared.quality.on_axis, quality_range(scatter.compared, with_floor=False))
     )
     linear_ticks(axes.yaxis)
-    if low > 0 and high / low > LOG_RATIO:
+    ratio = LOG_RATIO_OF_MANY if len(scatter.rows) > MANY else LOG_RATIO
+    if low > 0 and high / low > ratio:
         axes.set_xscale("log")
         axes.set_xlim(low / 1.5, high * 1.5)
         log_ticks(axes.xaxis)

@@ -20,6 +20,9 @@ from peft_methods.training.cuda_graphs.four_bit import faster_products
 # those that are computed long before they are used again.
 STORED_BY_DEFAULT = ("ban_recompute_materialized_backward", "ban_recompute_used_far_apart")
 LARGEST_RANK = 256  # of LoRA's products that are computed again
+# A kind of layer takes about 10 s to compile (MPNet-base with LoRA, an H200). The first and last
+# layers of a model may differ from the others.
+MOST_KINDS = 4
 # Part of the key of the compiler's cache: increase it whenever `_checkpoint_policy` changes.
 recompute_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]
 
@@ -76,6 +79,27 @@ def compiled(model: nn.Module, *, on: bool = True, recomputes: bool = False) -> 
     finally:
         for module in modules:
             undo_compile(module)
+
+
+def compiling_problem(model: nn.Module) -> str | None:
+    """Return why the compilation of the model's layers would take too long, or None.
+
+    Layers share compiled code if their parameters have the same shapes: the compiler treats those
+    as constants. AdaMSS divides the rows of each matrix into clusters of other sizes, so each of
+    MPNet-base's twelve layers is a kind of its own, and they did not compile within five minutes.
+    """
+    layers = layers_of(model)
+    if (kinds := len({_kind(layer) for layer in layers})) <= MOST_KINDS:
+        return None
+    return (
+        f"the shapes of parameters differ among the model's {len(layers)} layers, so that "
+        f"{kinds} kinds of layers would be compiled one by one (at most {MOST_KINDS} are)"
+    )
+
+
+def _kind(layer: nn.Module) -> frozenset[tuple[str, tuple[int, ...], bool]]:
+    named = layer.named_parameters()
+    return frozenset((name, tuple(one.shape), one.requires_grad) for name, one in named)
 
 
 @contextmanager

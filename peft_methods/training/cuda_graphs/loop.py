@@ -28,7 +28,7 @@ from peft_methods.training.collate import (
 )
 from peft_methods.training.cuda_graphs.attention import capturable_attention
 from peft_methods.training.cuda_graphs.compat import step_did_not_count
-from peft_methods.training.cuda_graphs.compile import compiled
+from peft_methods.training.cuda_graphs.compile import compiled, compiling_problem
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast, half_frozen
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.packed_attention import PackedAttention, has_kernel
@@ -57,6 +57,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
     def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Observer) -> None:
         if problem := replay_problem(job.method):
             raise EngineUnfit(problem)
+        if self.compile_layers and (problem := compiling_problem(job.model)):
+            raise EngineUnfit(f"with {job.method.title}, {problem}")
         super().__init__(job, arguments, observer)
         self._is_decoder = family_of(self.job.model.config) == "decoder"
         self.packing: PackedAttention | None = None
