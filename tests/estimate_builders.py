@@ -28,6 +28,7 @@ class T4:
 
     name: str = "T4"
     memory_bytes: int = 16_000_000_000
+    capability: tuple[int, int] = (8, 0)
 
 
 @dataclass

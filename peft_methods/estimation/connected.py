@@ -29,6 +29,7 @@ class KnownDevice:
 
     name: str
     memory_bytes: int
+    capability: tuple[int, int]
 
 
 class ProgramEstimator:
@@ -57,7 +58,8 @@ class ProgramEstimator:
     def device(self, name: str) -> KnownDevice:
         """Return a device by name. Raises `OptionError` with the nearest name."""
         found = devices.find_device(name)
-        return KnownDevice(found.name, int(found.memory))
+        major, minor = found.capability.split(".")
+        return KnownDevice(found.name, int(found.memory), (int(major), int(minor)))
 
     def step(
         self, program: StepProgram, device: Device, *, recipe: Recipe, engine: str

@@ -26,6 +26,7 @@ from peft_methods.tasks.registry import TASKS
 from peft_methods.training.distributed.support import unsupported
 from peft_methods.utils.errors import ModelError, PeftMethodsError, first_line
 
+AMPERE = (8, 0)  # the compute capability of the first GPUs with bf16 and TF32
 NO_LIMIT = 131_072  # tokens that are tried for models without a limit
 UNKNOWN_ROWS = "the number of training rows is unknown (data.train), so there is no time"
 Progress = Callable[[int, int, str], None]  # methods done, all methods, the next one's name
@@ -78,6 +79,11 @@ def estimates_of(
 
 def _remarks(recipe: Recipe, gpu: Gpu | None) -> Iterator[str]:
     if gpu is not None and gpu.device is not None:
+        if recipe.budget.precision in {"bf16", "tf32"} and gpu.device.capability < AMPERE:
+            yield (
+                f"{gpu.name} has no units for {recipe.budget.precision}, which GPUs have from "
+                f"compute capability 8.0 on: train there in fp16 (--precision fp16)"
+            )
         if train_rows(recipe) is None:
             yield UNKNOWN_ROWS
         elif recipe.data.token_lengths is None and recipe.budget.padding != "fixed":

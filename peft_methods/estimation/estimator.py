@@ -26,6 +26,10 @@ class Device(Protocol):
     def memory_bytes(self) -> int:
         """The memory that its driver reports."""
 
+    @property
+    def capability(self) -> tuple[int, int]:
+        """CUDA's compute capability."""
+
 
 @dataclass(frozen=True)
 class RunMemory:

@@ -87,7 +87,7 @@ def _above_its_counterpart(seen: Seen, scene: Scene) -> str | None:
     return (
         f"{seen.info.title}'s peak is {format_bytes(seen.memory.peak - other.memory.peak)} above "
         f"{other.info.title}'s: its weights {effect}, but {named} are added. Each product turns "
-        "its weights back into whole numbers in a buffer, and more intermediate results are kept. "
+        "its weights back into 16 or 32 bits in a buffer, and more intermediate results are kept. "
         "It saves memory where the weights are large beside the batch."
     )
 

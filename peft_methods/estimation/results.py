@@ -12,7 +12,7 @@ Basis = Literal["probe", "datasheet", "records"]
 
 @dataclass(frozen=True)
 class Interval:
-    """An expected value, and the range that holds the measured one in 95 % of runs."""
+    """An expected value, and the range meant to hold the measured one in 95 % of runs."""
 
     low: float
     expected: float

@@ -136,7 +136,7 @@ def between(interval: Interval) -> str:
 
 def _basis(known: Sequence[MethodEstimate]) -> Iterator[str]:
     yield (
-        "Peak: allocated in training, with the range that holds 95 % of measured runs. GPU needs: "
+        "Peak: allocated in training, with the range expected to hold 95 % of runs. GPU needs: "
         "the upper end for all that it must have, with what torch reserves and the CUDA context."
     )
     bases = {one.time.basis for one in known if one.time is not None}
