@@ -113,34 +113,29 @@ class _Partition:
 def as_compiled(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Context manager: what the model's layers and the losses store is as if compiled."""
     partition = _Partition(recorder)
-    hooks: list[Any] = []
-    entered: dict[int, ExitStack] = {}
+    region = ExitStack()  # of the layer that runs
 
-    def enter(layer: nn.Module, _: Any) -> None:
+    def enter(_: nn.Module, __: Any) -> None:
         recorder.new_region()
-        stack = entered[id(layer)] = ExitStack()
-        stack.enter_context(saved_tensors_hooks(partition.pack, partition.unpack))
+        region.enter_context(saved_tensors_hooks(partition.pack, partition.unpack))
 
-    def leave(layer: nn.Module, _: Any, __: Any) -> None:
-        entered.pop(id(layer)).close()
+    def leave(_: nn.Module, __: Any, ___: Any) -> None:
+        region.close()
         recorder.new_region()
 
-    for layer in layers_of(model):
-        hooks += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
     trained = any(p.requires_grad for layer in layers_of(model) for p in layer.parameters())
     inner: Any = model
-    if trained:
-        inner.enable_input_require_grads()
-    with _losses_fused(), _four_bit_products(model) as layers:
+    with ExitStack() as undone, _losses_fused(), _four_bit_products(model) as layers:
+        undone.callback(region.close)  # where a layer has failed
+        for layer in layers_of(model):
+            undone.callback(layer.register_forward_pre_hook(enter).remove)
+            undone.callback(layer.register_forward_hook(leave).remove)
+        if trained:
+            undone.callback(inner.disable_input_require_grads)
+            inner.enable_input_require_grads()
         recorder.recomputes_ranks = bool(layers)
-        try:
-            yield
-        finally:
-            recorder.recomputes_ranks = False
-            for hook in hooks:
-                hook.remove()
-            if trained:
-                inner.disable_input_require_grads()
+        undone.callback(setattr, recorder, "recomputes_ranks", False)
+        yield
 
 
 @contextmanager

@@ -96,7 +96,9 @@ def _estimate(found: SimulatedMemory, *, is_captured: bool, packs: bool) -> Memo
     low, high = COMPILED if packs else PADDED
     spare = WORKSPACE - LEAST_WORKSPACE
     peak = phases["train"]
-    reserved = _reserved(train.reserved + WORKSPACE, is_captured=is_captured, packs=packs)
+    # An evaluation comes after the graphs are captured, in memory that they do not use.
+    most = max(train.reserved, found.phases["evaluate"].reserved)
+    reserved = _reserved(most + WORKSPACE, is_captured=is_captured, packs=packs)
     return MemoryEstimate(
         phases,
         parts,

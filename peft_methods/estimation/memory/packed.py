@@ -28,9 +28,10 @@ NAME = "peft_methods_packed_without_data"
 
 
 def packed_batch(collate: Collator, rows: TokenRows, size: int) -> dict[str, Any]:
-    """Return the first `size` rows as a packed batch."""
-    whole = TokenCollator(collate, rows, [range(size)], size=size, pooled=-1)
-    return whole([rows[n] for n in range(size)])
+    """Return `size` rows as a packed batch: those there are, again and again."""
+    again = rows.select([n % len(rows) for n in range(size)])
+    whole = TokenCollator(collate, again, [range(size)], size=size, pooled=-1)
+    return whole([again[n] for n in range(size)])
 
 
 @contextmanager

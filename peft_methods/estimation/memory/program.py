@@ -15,6 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peft_methods.data import synthetic
+from peft_methods.data.token_rows import TokenRow, TokenRows
 from peft_methods.data.tokenize import tokenize
 from peft_methods.estimation.memory import fake_model, packed
 from peft_methods.estimation.memory.compiled import as_compiled
@@ -34,6 +35,8 @@ from peft_methods.training.collate import make_collator, training_collator
 from peft_methods.training.precision import HALF, autocast
 from peft_methods.utils.errors import ModelError
 
+DRAWN_ROWS = 8  # of tokens: a batch has them again and again
+LEAST_TOKENS = 128  # of the rows from which a method starts
 MOST_DRAWN = 500_000_000  # parameters: 2 GB
 
 
@@ -81,7 +84,7 @@ def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -
     size, more = recipe.budget.batch_size, recipe.budget.evaluation_batch_size
     rows = replace(
         recipe.data,
-        train=max(size, more),
+        train=min(max(size, more), DRAWN_ROWS),
         validation=1,
         test=1,
         max_length=length,
@@ -95,11 +98,18 @@ def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -
     if packs:
         batch = packed.packed_batch(make_collator(recipe, tokenizer), tokens, size)
     else:
-        batch = training_collator(recipe, tokenizer)([tokens[n] for n in range(size)])
-    evaluated = make_collator(recipe, tokenizer)([tokens[n] for n in range(more)])
-    base, model = _with_method(recipe, method, base, texts.facts.label_names, evaluated)
+        batch = training_collator(recipe, tokenizer)(_repeated(tokens, size))
+    evaluated = make_collator(recipe, tokenizer)(_repeated(tokens, more))
+    few = {name: value[:2, :LEAST_TOKENS] for name, value in model_inputs(evaluated).items()}
+    base, model = _with_method(recipe, method, base, texts.facts.label_names, few)
+    base.model.config.use_cache = False  # as the Trainer sets it
     fake_model.without_data(model, mode)
     return FakeRun(recipe, method, base, model, batch, evaluated, mode, length, packs)
+
+
+def _repeated(rows: TokenRows, count: int) -> list[TokenRow]:
+    """Return so many rows: those there are, again and again."""
+    return [rows[n % len(rows)] for n in range(count)]
 
 
 def _with_method(
@@ -134,7 +144,7 @@ def _with_method(
             of.head,
             task.peft_type,
             unquantized=lambda: drawn().model,
-            train_batches=lambda _: [model_inputs(rows)],
+            train_batches=lambda _: [rows],
         )
 
     try:
@@ -151,6 +161,7 @@ def record(run: FakeRun) -> RecordedProgram:
     recorder, starts, model = Recorder(), {}, run.model
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = recorder.own(weights_of(model))
+    loaded = _bytes(model)
     starts["hold"] = len(recorder.recording.events)
     if run.packs:
         packed.hold_in_half(
@@ -168,10 +179,13 @@ def record(run: FakeRun) -> RecordedProgram:
         with checkpointing(model, on=run.recipe.budget.gradient_checkpointing):
             done = _step(run, recorder, trained, optimizer)
         owners = owners_of(recorder, weights, trained, optimizer, done)
-        if run.recipe.budget.gradient_accumulation == 1:
-            for parameter in trained:
-                parameter.grad = None
-        starts["evaluate"] = len(recorder.recording.events)
+        accumulates = run.recipe.budget.gradient_accumulation > 1
+        if accumulates:  # gradients stay for the next step
+            starts["evaluate"] = len(recorder.recording.events)
+        for parameter in trained:
+            parameter.grad = None
+        starts.setdefault("evaluate", len(recorder.recording.events))
+        recorder.add(loaded - _bytes(model), "weights in full precision")
         _evaluate(run, recorder)
     sizes = [p.numel() for p in model.parameters()]
     ids: torch.Tensor = run.batch["input_ids"]
@@ -184,6 +198,10 @@ def record(run: FakeRun) -> RecordedProgram:
         sum(p.numel() for p in trained),
         sum(sizes),
     )
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _step(run: FakeRun, recorder: Recorder, trained: Sequence[nn.Parameter], optimizer: Any) -> int:

@@ -107,6 +107,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.recording.operations.append(self._operation(name, inputs, outputs, flops))
         return result
 
+    def add(self, size: int, maker: str) -> None:
+        """Record that so many more bytes are taken from now on, if any."""
+        if size > 0:
+            self._next += 1
+            self.recording.events.append(Event(self._next, size))
+            self.recording.makers[self._next] = maker
+
     def new_region(self) -> None:
         """Forget how values were computed: from now on all that exist are given."""
         self.parents.clear()

@@ -36,12 +36,13 @@ def simulate(program: RecordedProgram, limit: int | None = None) -> SimulatedMem
     events, starts = program.recording.events, program.starts
     loaded, held = events[: starts["hold"]], events[starts["hold"] : starts["step"]]
     step = events[starts["step"] : starts["evaluate"]]
-    again = list(_again(step, program.owners.optimizer_state))
+    again = list(_again(step, program.owners))
     allocator, places = CachingAllocator(limit), dict[int, int]()
     phases = {"load": _run(loaded, allocator, places)}
     allocator.reset_peaks()
     _run([*held, *step], allocator, places)
     phases["train"] = _run(again, allocator, places)
+    allocator.release_cached()  # as torch does where memory is short
     allocator.reset_peaks()
     phases["evaluate"] = _run(events[starts["evaluate"] :], allocator, places)
     return SimulatedMemory(phases, _parts(program, again))
@@ -57,12 +58,25 @@ def _run(events: Sequence[Event], allocator: CachingAllocator, places: dict[int,
     return Level(allocator.peak_allocated, allocator.peak_requested, allocator.peak_reserved)
 
 
-def _again(step: Sequence[Event], kept: frozenset[int]) -> Iterator[Event]:
-    """Yield a step's events with other addresses, without the blocks `kept` by the first one."""
-    own = {event.address for event in step if event.size} - kept
+def _again(step: Sequence[Event], owners: Owners) -> Iterator[Event]:
+    """Yield a step's events with other addresses, without the blocks that the first one keeps.
+
+    Gradients that are still there from the first step are added to, and freed with that.
+    """
+    made = {event.address for event in step if event.size} - owners.optimizer_state
+    kept = made & set(owners.last_gradient) - {event.address for event in step if not event.size}
+    added: Event | None = None
     for event in step:
-        if event.address in own:
-            yield replace(event, address=-event.address)
+        if event.address not in made:
+            continue
+        yield replace(event, address=-event.address)
+        if added is not None and event.size:
+            yield replace(added, address=-added.address, size=0)
+            added = None
+        if event.size and event.address in kept:
+            added = event
+    if added is not None:
+        yield replace(added, address=-added.address, size=0)
 
 
 def _parts(program: RecordedProgram, again: Sequence[Event]) -> dict[str, int]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig
+import torch
+from transformers import BertConfig, LlamaConfig
 
 from peft_methods.estimation.memory.estimate import RunEstimates
 from peft_methods.estimation.memory.program import build, record
@@ -14,6 +15,7 @@ from peft_methods.estimation.memory.simulation import simulate
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import Recipe
+from peft_methods.training.activation_checkpointing import layers_of
 from peft_methods.utils.errors import ModelError, PeftMethodsError
 
 MIB = 2**20
@@ -140,3 +142,48 @@ def test_other_shapes_are_computed_from_recorded_ones(tiny: Path) -> None:
     assert computed.program.flops == recorded.program.flops
     assert computed.memory.peak == pytest.approx(recorded.memory.peak, rel=0.01)
     assert computed.program.rows == 12
+
+
+def test_gradients_are_added_up_in_place_with_accumulation(tiny: Path) -> None:
+    recipe, built = tiny_recipe(tiny, "full")
+    twice = replace(recipe, budget=replace(recipe.budget, gradient_accumulation=2))
+    once, more = (RunEstimates(one, built, "trainer").memory(4, 32) for one in (recipe, twice))
+    gradients = 4 * more.trainable
+    assert 0 <= more.memory.peak - once.memory.peak < 1.3 * gradients
+    assert more.memory.parts["rounding"] < MIB
+    assert more.memory.phases["evaluate"] <= once.memory.phases["evaluate"] + MIB
+
+
+def test_an_evaluation_may_need_more_than_the_training(tiny: Path) -> None:
+    recipe, built = tiny_recipe(tiny, "lora", "budget.batch_size=1")
+    large = replace(recipe, budget=replace(recipe.budget, evaluation_batch_size=1024))
+    small, more = (RunEstimates(one, built, "trainer").memory(1, 32) for one in (recipe, large))
+    assert small.memory.peak == more.memory.peak
+    assert more.memory.phases["evaluate"] > more.memory.peak
+    assert more.memory.device.high > small.memory.device.high + MIB
+
+
+def test_a_layer_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    LlamaConfig(
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    ).save_pretrained(tmp_path)
+    few = ("budget.batch_size=2", "budget.evaluation_batch_size=2", "data.max_length=32")
+    recipe, built = recipe_of("imdb_decoder", "lora", *few, model=str(tmp_path))
+    run = build(recipe, built, 32, packs=True)
+    layers = layers_of(run.model)
+
+    def fail(*_: object) -> None:
+        raise KeyError("layer 2")
+
+    hook = layers[1].mlp.register_forward_hook(fail)  # type: ignore[union-attr]
+    with pytest.raises(KeyError):
+        record(run)
+    hook.remove()
+    assert torch._C._autograd._top_saved_tensors_default_hooks(False) is None  # type: ignore[attr-defined]
+    assert not torch.is_autocast_enabled("cpu")
+    assert all(len(layer._forward_pre_hooks) == 0 for layer in layers)
+    assert record(build(recipe, built, 32, packs=True)).trainable > 0
