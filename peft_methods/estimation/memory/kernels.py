@@ -108,10 +108,20 @@ def _four_bit_product(inputs: Tensors) -> list[int]:
     return [weights // 64 * 4, weights * values.element_size()]
 
 
+def _eight_bit_product(inputs: Tensors) -> list[int]:
+    """Return the product in 32-bit integers, before it is scaled.
+
+    Source: bitsandbytes, backends/default/ops.py.
+    """
+    values, weights = inputs[0], inputs[1]
+    return [values.numel() // values.shape[-1] * len(weights) * 4]
+
+
 REDUCTIONS = frozenset({"aten.sum", "aten.mean", "aten.amax", "aten.linalg_vector_norm"})
 WITHIN: dict[str, Callable[[Tensors], list[int]]] = {
     "aten._scaled_dot_product_efficient_attention_backward": _efficient_attention_backward,
     "aten._scaled_dot_product_flash_attention_backward": _flash_attention_backward,
     "aten.embedding_dense_backward": _embedding_backward,
     "bitsandbytes.gemm_4bit": _four_bit_product,
+    "bitsandbytes.int8_scaled_mm": _eight_bit_product,
 }

@@ -18,6 +18,7 @@ from peft_methods.models.quantization import flop_formulas
 from peft_methods.profiling.peak_memory import Event
 from peft_methods.training.cuda_graphs.compile import LARGEST_RANK
 
+ABOVE = frozenset({"aten.gt", "aten.ge"})
 DROPOUT = "aten.native_dropout"
 # Operations whose results the compiler computes again in the backward pass: each value follows from
 # few others, and no product is needed.
@@ -93,7 +94,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return args[0].fake_device
         options = dict(kwargs or {})
         if func is torch.ops.aten._local_scalar_dense.default:
-            return _some_value(args[0])
+            return self._some_value(args[0])
         result = func(*args, **options)
         inputs = list(_tensors((args, options)))
         outputs = list(_tensors(result))
@@ -156,6 +157,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             shapes=tuple(tuple(one.shape) for one in inputs),
         )
 
+    def _some_value(self, tensor: torch.Tensor) -> Any:
+        """Return a number in place of a value that a program asks for, since there is none.
+
+        A number is above another one (PEFT compares a random one with a share of layers to leave
+        out), and no other condition is true (it looks for infinite values).
+        """
+        if tensor.dtype == torch.bool:
+            return self.recording.makers.get(self.address_of(tensor) or 0) in ABOVE
+        return 1.0 if tensor.dtype.is_floating_point else 1
+
     def _seen(self, tensor: torch.Tensor, maker: str) -> int | None:
         """Record a tensor's storage, if it is new. Return its address, or None if it was known."""
         if tensor.layout != torch.strided:
@@ -185,13 +196,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.recording.events.append(Event(self._next, size))
             self.recording.makers[self._next] = f"{name} (within)"
         self.recording.events.extend(Event(address, 0) for address in addresses)
-
-
-def _some_value(tensor: torch.Tensor) -> Any:
-    """Return a number in place of a value that a program asks for, since there is none."""
-    if tensor.dtype == torch.bool:
-        return False
-    return 1.0 if tensor.dtype.is_floating_point else 1
 
 
 def _wrapped(formulas: Mapping[Any, Callable[..., int]]) -> dict[Any, Callable[..., int]]:
