@@ -106,6 +106,8 @@ def _energy(one: MethodEstimate) -> str:
 
 
 def _basis(known: Sequence[MethodEstimate]) -> Iterator[str]:
+    if not known:
+        return
     yield (
         "Peak: allocated in training, with the range expected to hold 95 % of runs. GPU needs: "
         "the upper end for all that it must have, with what torch reserves and the CUDA context."
