@@ -50,7 +50,7 @@ class Preparations:
             return kept
         self.progress.show_preparation(recipe, self.options.executor, is_dry=is_dry)
         with self.progress.showing(last=False):
-            made = self.scheduler.prepare(recipe, methods, first, engines if wanted else {})
+            made = self.scheduler.prepare(recipe, methods, first, engines=engines if wanted else {})
         if is_dry and keys is not None and kept is not None:
             made = replace(kept, predicted=made.predicted, is_predicted=True)
             kept_checks.keep(keys, made)

@@ -9,7 +9,8 @@ from typing import Any
 
 from peft_methods.runs.predicted import Prediction
 
-NO_ENGINES: Mapping[str, str] = MappingProxyType({})  # no method is predicted
+Engines = Mapping[str, str]  # by method
+NO_ENGINES: Engines = MappingProxyType({})  # no method is predicted
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from peft_methods.methods.base import Method
@@ -16,7 +16,7 @@ from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
 from peft_methods.runs.isolation.repeat import RepeatedRun
 from peft_methods.runs.limits import DEFAULT_RETRIES
-from peft_methods.runs.prepared import NO_ENGINES, PreparedRecipe
+from peft_methods.runs.prepared import Engines, PreparedRecipe
 from peft_methods.runs.recipe_checks import RecipeChecks
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.requests import RunRequests
@@ -68,13 +68,13 @@ class Scheduler:
         recipe: Recipe,
         methods: Sequence[Method],
         first: Sequence[RunSpec] = (),
-        engines: Mapping[str, str] = NO_ENGINES,
+        **by: Engines,
     ) -> PreparedRecipe:
         """Check a recipe's data and model in a worker. Raises `DataError`.
 
-        `first` will probably be the first runs, and are prefetched. `engines`: see `PrepareJob`.
+        `first` will probably be the first runs, and are prefetched. `by`: see the `engines` of `PrepareJob`.
         """
-        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first], engines)
+        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first], **by)
         self._matmul_rate = self._matmul_rate or result.matmul_flops_per_second
         return result
 
