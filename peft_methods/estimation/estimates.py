@@ -12,7 +12,7 @@ from peft_methods.estimation.explanations import Seen, explanations, logits_byte
 from peft_methods.estimation.fitting import verdict_of
 from peft_methods.estimation.gpu import Gpu
 from peft_methods.estimation.operations import StepProgram
-from peft_methods.estimation.question import Question
+from peft_methods.estimation.question import DEVICE, Question
 from peft_methods.estimation.results import Fit, Interval, MethodEstimate
 from peft_methods.estimation.rows import UNKNOWN_LENGTHS, train_rows, with_own_rows
 from peft_methods.estimation.ways import ways_to_fit
@@ -20,7 +20,6 @@ from peft_methods.methods.base import Method
 from peft_methods.methods.row_length import too_long
 from peft_methods.models import loading
 from peft_methods.models.padding import embedding_rows
-from peft_methods.profiling.environment import find_device
 from peft_methods.recipes.schema import Recipe
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.distributed.support import unsupported
@@ -66,7 +65,10 @@ def estimates_of(
         found.append(one)
         if one.memory is not None:
             flops, logits = case.program.flops, logits_bytes(case.run.program, base.vocabulary)
-            scene[method.name] = Seen(method.info, one, one.memory, flops, logits)
+            has_checkpointing = question.recipe.budget.gradient_checkpointing
+            scene[method.name] = Seen(
+                method.info, one, one.memory, flops, logits, has_checkpointing
+            )
     progress(len(question.methods), len(question.methods), "")
     explained = [
         replace(one, explanations=explanations(scene[one.method], scene))
@@ -79,6 +81,8 @@ def estimates_of(
 
 def _remarks(recipe: Recipe, gpu: Gpu | None) -> Iterator[str]:
     if gpu is not None and gpu.device is not None:
+        if gpu.note:
+            yield gpu.note
         if recipe.budget.precision in {"bf16", "tf32"} and gpu.device.capability < AMPERE:
             yield (
                 f"{gpu.name} has no units for {recipe.budget.precision}, which GPUs have from "
@@ -99,6 +103,8 @@ def _base(question: Question) -> Base:
     except ModelError as error:
         text = str(error.args[0]).replace(repr(recipe.model.source), repr(question.model))
         raise ModelError(text, setting=error.setting) from None
+    if getattr(loaded.model.config, "is_encoder_decoder", False):
+        raise ModelError(f"{question.model!r}: encoder-decoder models are not estimated yet.")
     loaded.check_length(recipe.data.max_length)
     limit = loaded.longest
     return Base(loaded, limit or NO_LIMIT, embedding_rows(loaded.model.config))
@@ -108,7 +114,7 @@ def _estimate(case: Case, base: Base) -> MethodEstimate:
     """Estimate a method. Whatever goes wrong in it is the `problem` of its row."""
     method, recipe = case.method, case.recipe
     empty = MethodEstimate(method.name, method.title, case.batch_size, case.length)
-    problem = unsupported(method, base.loaded.architecture, find_device(), recipe.budget)
+    problem = unsupported(method, base.loaded.architecture, DEVICE, recipe.budget)
     problem = problem or too_long(base.loaded.longest, recipe.data.max_length, method)
     if problem:
         return replace(empty, problem=problem)

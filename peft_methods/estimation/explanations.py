@@ -22,23 +22,33 @@ NEAR = 0.8  # of full fine-tuning's
 HARDLY_FASTER = 0.6  # of full fine-tuning's time
 NAMES = {"optimizer_state": "the optimizer's state"}
 WAYS_OUT = {
-    "activations": "smaller batches, shorter rows and gradient checkpointing lower it, and fewer "
+    "activations": "smaller batches, shorter rows and gradient checkpointing lower them, and fewer "
     "trained parameters do not",
-    "weights": "only a smaller model or weights in 4 or 8 bits lower it",
-    "optimizer_state": "only fewer trained parameters lower it",
-    "gradients": "only fewer trained parameters lower it",
+    "weights": "a smaller model or weights in 4 or 8 bits lower them",
+    "optimizer_state": "fewer trained parameters lower it, and so does an optimizer that keeps its "
+    "state in 8 bits",
+    "gradients": "fewer trained parameters lower them",
+}
+WAYS_LEFT = {  # for a run that has gradient checkpointing, or quantised weights
+    "activations": "smaller batches and shorter rows lower them, and fewer trained parameters do "
+    "not",
+    "weights": "a smaller model lowers them",
 }
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An estimate and what explains it. `flops` and `logits_bytes` are those of a step."""
+    """An estimate and what explains it. `flops` and `logits_bytes` are those of a step.
+
+    `has_checkpointing`: activations are computed again in the backward pass.
+    """
 
     info: MethodInfo
     estimate: MethodEstimate
     memory: MemoryEstimate
     flops: int = 0
     logits_bytes: int = 0
+    has_checkpointing: bool = False
 
     @property
     def share(self) -> float:
@@ -86,9 +96,9 @@ def _above_its_counterpart(seen: Seen, scene: Scene) -> str | None:
     effect = f"save {format_bytes(saved)}" if saved > 0 else "save nothing here"
     return (
         f"{seen.info.title}'s peak is {format_bytes(seen.memory.peak - other.memory.peak)} above "
-        f"{other.info.title}'s: its weights {effect}, but {named} are added. Each product turns "
-        "its weights back into 16 or 32 bits in a buffer, and more intermediate results are kept. "
-        "It saves memory where the weights are large beside the batch."
+        f"{other.info.title}'s: its weights {effect}, but {named} are added. Each linear "
+        "layer dequantises its weights to the precision of products in a temporary buffer. "
+        "Quantisation saves memory where the weights are large beside the batch."
     )
 
 
@@ -108,8 +118,7 @@ def _hardly_faster(seen: Seen, scene: Scene) -> str | None:
     return (
         f"{seen.info.title} takes {ratio:.0%} of the {of_what} of {full.info.title.lower()}, "
         f"although it trains {seen.share:.2%} of the parameters: the forward pass and the gradient "
-        "of the activations remain, two thirds of the work; only the gradient of the frozen "
-        "weights is saved."
+        "of the activations remain; only the gradient of the frozen weights is saved."
     )
 
 
@@ -152,9 +161,10 @@ def _part_that_rules(part: str, seen: Seen, scene: Scene) -> str | None:
     if share < RULES_THE_PEAK:
         return None
     verb = "is" if part == "optimizer_state" else "are"
+    has_it = {"activations": seen.has_checkpointing, "weights": bool(seen.info.quantization)}
+    ways = WAYS_LEFT if has_it.get(part) else WAYS_OUT
     return (
-        f"{_name(part).capitalize()} {verb} {share:.0%} of {seen.info.title}'s peak: "
-        f"{WAYS_OUT[part]}."
+        f"{_name(part).capitalize()} {verb} {share:.0%} of {seen.info.title}'s peak: {ways[part]}."
     )
 
 

@@ -6,21 +6,28 @@ import re
 from dataclasses import dataclass
 
 from peft_methods.estimation.estimator import Device, Estimator
+from peft_methods.estimation.time.devices import devices
 from peft_methods.utils import units
 from peft_methods.utils.errors import OptionError
 
-SIZE = re.compile(r"[\d.,]+\s*[kmgt]i?b?", re.IGNORECASE)  # 16GB, but not 4090 nor 3090 Ti
+# 16GB and 40 GiB, but not 4090, 3090 Ti or 16 sheep, which are names
+SIZE = re.compile(r"[-−]?\d[\d.,]*\s*(gib|gb|mib|mb|g)", re.IGNORECASE)
+SIZE_OF_A_NAME = re.compile(r" (\d+)GB$")
 ADVICE = "or give its memory, such as 16GB."
 SMALLEST, LARGEST = 1e8, 1e13  # bytes; anything else is another unit than was meant
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU's name and memory. `device` has its rates, None if only the memory is known."""
+    """A GPU's name and memory. `device` has its rates, None if only the memory is known.
+
+    `note` says which size was taken where the given name stands for several.
+    """
 
     name: str
     memory_bytes: int
     device: Device | None = None
+    note: str = ""
 
 
 def gpu_of(text: str, estimator: Estimator) -> Gpu:
@@ -33,7 +40,7 @@ def gpu_of(text: str, estimator: Estimator) -> Gpu:
             text = str(error)
             advice = "" if ADVICE in text else f" O{ADVICE[1:]}"
             raise OptionError(f"{text}{advice}", setting="gpu") from None
-        return Gpu(device.name, device.memory_bytes, device)
+        return Gpu(device.name, device.memory_bytes, device, _note(wanted, device.name))
     try:
         size = units.parse(wanted, "bytes")
     except units.UnitError as error:
@@ -44,3 +51,18 @@ def gpu_of(text: str, estimator: Estimator) -> Gpu:
             setting="gpu",
         )
     return Gpu(wanted, int(size.value))
+
+
+def _note(wanted: str, found: str) -> str:
+    """Return which size was taken, if the GPU's name has one and the given name has none."""
+    size = SIZE_OF_A_NAME.search(found)
+    if size is None or size[1] in re.findall(r"\d+", wanted):
+        return ""
+    return f"{wanted} is taken as {found}; name another size with it, such as {_other(found)}"
+
+
+def _other(found: str) -> str:
+    """Return the name of the same GPU with another memory."""
+    bare = SIZE_OF_A_NAME.sub("", found)
+    names = [one for one in devices() if SIZE_OF_A_NAME.sub("", one) == bare and one != found]
+    return next(iter(names), found)

@@ -14,13 +14,20 @@ from peft_methods.models import presets
 from peft_methods.models.config import folder_or_id, kind_of
 from peft_methods.recipes.bundled_names import bundled_name
 from peft_methods.recipes.loading import load_recipe
-from peft_methods.recipes.schema import ModelSpec, Recipe
+from peft_methods.recipes.schema import DEFAULT_TASK, ModelSpec, Recipe
 from peft_methods.tasks.inference import infer_task
 from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import ModelError, OptionError, first_line, nearest
 from peft_methods.utils.files import is_only_a_path, path_of
 
-ENCODER_RECIPE, DECODER_RECIPE = "imdb_roberta", "gsm8k_sft"
+RECIPES = {  # the usual ones, by task
+    "text_classification": "imdb_roberta",
+    "causal_lm": "gsm8k_sft",
+    "multilabel": "goemotions_multilabel",
+    "regression": "stsb_regression",
+    "token_classification": "wnut17_ner",
+}
+DECODER_RECIPES = {**RECIPES, "text_classification": "imdb_decoder"}
 DEVICE = "cuda"  # what is estimated is training on a GPU
 MOST_ROWS, MOST_TOKENS = 65_536, 1_048_576  # of a batch and of a row; more is a slip of the pen
 CONFIG, CODE = "config.json", "*.py"
@@ -66,9 +73,9 @@ def question_of(
     source = config_source(model, trust_remote_code=trust_remote_code)
     notes = []
     if recipe is None:
-        kind = "decoder" if kind_of(ModelSpec(source)) == "decoder" else "encoder"
-        recipe = DECODER_RECIPE if kind == "decoder" else ENCODER_RECIPE
-        notes.append(f"recipe {recipe}, the usual one for this kind of model (--recipe: another)")
+        recipe = _usual_recipe(source, task)
+        of = "model and task" if task else "model"
+        notes.append(f"recipe {recipe}, the usual one for this kind of {of} (--recipe: another)")
     given: dict[str, Any] = {
         "budget.batch_size": batch_size,
         "data.max_length": max_length,
@@ -94,6 +101,13 @@ def question_of(
         choose_engine(engine, DEVICE, loaded.budget.gpus),
         (*notes, *loaded.notes),
     )
+
+
+def _usual_recipe(source: str, task: str | None) -> str:
+    """Return the recipe for a kind of model and a task; the task of an unknown name is refused."""
+    if kind_of(ModelSpec(source)) == "decoder":
+        return DECODER_RECIPES.get(task or "causal_lm", DECODER_RECIPES["causal_lm"])
+    return RECIPES.get(task or DEFAULT_TASK, RECIPES[DEFAULT_TASK])
 
 
 def _check_number(setting: str, value: int | None, most: int) -> None:

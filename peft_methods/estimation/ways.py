@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -25,7 +26,12 @@ def ways_to_fit(case: Case, largest_batch: int, largest_length: int) -> tuple[Wa
     alone = [*_found(case, _alone(case, largest_batch))]
     enough = alone or [*_found(case, _combined(case))]
     shorter = [*_found(case, _shorter(case, largest_length))]
-    return (*sorted(enough, key=lambda way: way.time_ratio or 0), *shorter)
+    return (*sorted(enough, key=_price), *shorter)
+
+
+def _price(way: Way) -> float:
+    """Return what sorts ways by their time; those of an unknown time come last."""
+    return math.inf if way.time_ratio is None else way.time_ratio
 
 
 Change = tuple[str, Case]  # for people, and the changed run

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from peft_methods.analysis.comparison import Row
+from peft_methods.estimation.results import Interval
 from peft_methods.tasks.metrics import seconds_decimals
 
 MISSING = "–"
@@ -95,3 +96,32 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             else {f"{prefix}{name}": value}
         )
     return found
+
+
+def size(value: float) -> str:
+    """Format bytes with three digits: '812 MB' or '3.24 GB'."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= 0.9995 * factor:
+            scaled = value / factor
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f} {unit}"
+    return f"{value:.0f} B"
+
+
+def millions(count: int) -> str:
+    """Format a count with three digits: '739k', '1.24M' or '7.62B'."""
+    for sign, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= 0.9995 * factor:
+            scaled = count / factor
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{sign}"
+    return str(count)
+
+
+def between(interval: Interval) -> str:
+    """Format an interval of bytes: '3.24 GB (3.18–3.31)'."""
+    expected, low, high = (size(one) for one in (interval.expected, interval.low, interval.high))
+    if low == high == expected:
+        return expected
+    number, unit = expected.split()
+    if all(one.endswith(f" {unit}") for one in (low, high)):
+        low, high = low.split()[0], high.split()[0]
+    return f"{number} {unit} ({low}–{high})"

@@ -43,9 +43,10 @@ class ExperimentOptions:
     dry_run: bool = False
     fit: Limits = field(default_factory=dict)
 
-    def predicts(self, device: str) -> bool:
-        """Whether the cost of runs is predicted: for a plan, for limits, and for GPUs."""
-        return self.dry_run or bool(self.fit) or device != "cpu"
+    @property
+    def predicts(self) -> bool:
+        """Whether the cost of runs is predicted: for a plan and for limits, since it takes time."""
+        return self.dry_run or bool(self.fit)
 
     @property
     def nodes(self) -> str | None:

@@ -19,7 +19,7 @@ from peft_methods.profiling.nvml import driver_version
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import Recipe, Tuning
 from peft_methods.runs.code_fingerprint import code_fingerprint
-from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.prepared import NO_ENGINES, PreparedRecipe
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.cache import cached_value
 from peft_methods.utils.errors import PeftMethodsError
@@ -45,8 +45,12 @@ def keys_of(
     device: str,
     kind: tuple[str, int],
     nodes: str | None = "",
+    *,
+    engines: Mapping[str, str] = NO_ENGINES,
 ) -> Keys | None:
     """Return everything that the check of a recipe depends on, as JSON values, for each method.
+
+    `engines` train the methods, by name: predictions are for one of them.
 
     `kind` is the name of the device and the number of threads. `nodes` describes the machines on
     which it runs: '' for this one, None if that is not known.
@@ -75,7 +79,7 @@ def keys_of(
             method.name: {
                 "recipes": [_settings(one) for one in needed[method.name]],
                 "sources": {source: digests[source] for source in _sources(needed[method.name])},
-                "method": [method.name, repr(asdict(method))],
+                "method": [method.name, repr(asdict(method)), engines.get(method.name, "")],
                 "code": code_fingerprint(
                     *(PREPARE, PREDICTING, method),
                     *(TASKS[one.task] for one in needed[method.name]),
@@ -125,7 +129,13 @@ def _together(parts: Sequence[PreparedRecipe]) -> PreparedRecipe:
     """Return one result for all methods. Facts differ by the methods that were checked along."""
     unsupported = {name: why for one in parts for name, why in one.unsupported.items()}
     predicted = {name: cost for one in parts for name, cost in one.predicted.items()}
-    whole = replace(parts[0], unsupported=unsupported, predicted=predicted, facts=None)
+    whole = replace(
+        parts[0],
+        unsupported=unsupported,
+        predicted=predicted,
+        is_predicted=all(one.is_predicted for one in parts),
+        facts=None,
+    )
     known = [one.facts for one in parts if one.facts is not None]
     if len(known) < len(parts):
         return whole

@@ -34,8 +34,8 @@ def quoted_in_advice(prediction: Prediction) -> str:
     if peak is None or needed is None:
         return ""
     return (
-        f"The estimate before the run was a peak of {format_bytes(peak)}, on a GPU with "
-        f"{format_bytes(needed)}."
+        f"The estimate before the run was a peak of {format_bytes(peak)}: by estimate it needs a "
+        f"GPU with at least {format_bytes(needed)}."
     )
 
 

@@ -5,7 +5,7 @@ Nothing that a run computes depends on it: it is no part of the code that finger
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,8 +23,10 @@ from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import PeftMethodsError
 
 
-def predictions(recipe: Recipe, methods: Sequence[Method], engine: str) -> dict[str, Prediction]:
-    """Return the prediction for each method that has one, by name.
+def predictions(
+    recipe: Recipe, methods: Sequence[Method], engines: Mapping[str, str]
+) -> dict[str, Prediction]:
+    """Return the prediction for each method that has one, by name. `engines` train the methods.
 
     There are times if the rates of the GPU of this process are known. A prediction is additional:
     whatever goes wrong with one, the run takes place without it.
@@ -37,7 +39,9 @@ def predictions(recipe: Recipe, methods: Sequence[Method], engine: str) -> dict[
         return {}
     for method in methods:
         try:
-            found[method.name] = prediction_of(recipe, method, engine, name, estimator)
+            found[method.name] = prediction_of(
+                recipe, method, engines[method.name], name, estimator
+            )
         except Exception:
             continue
     return found

@@ -18,6 +18,8 @@ from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import SessionDevices
 from peft_methods.runs.spec import RunSpec
 
+SEVERAL_GPUS = "runs over several GPUs are not estimated"
+
 
 @dataclass(frozen=True)
 class Preparations:
@@ -35,21 +37,24 @@ class Preparations:
         """Check a recipe for its tasks, and prefetch the runs `first`. Raises `DataError`.
 
         A dry run takes any kept result. Without one, or to predict runs that the kept one does not,
-        it needs the model's config and no weights.
+        it needs the model's config and no weights. Runs over several GPUs are not predicted.
         """
         methods, is_dry = [task.method for task in tasks], self.options.dry_run
+        engines = {task.method.name: task.runs[0].engine for task in tasks}
         nodes = None if self.options.trials else self.options.nodes
-        keys = kept_checks.keys_of(recipe, methods, self.devices.device, self.devices.kind, nodes)
+        device, kind = self.devices.device, self.devices.kind
+        keys = kept_checks.keys_of(recipe, methods, device, kind, nodes, engines=engines)
         kept = self.earlier.preparation(keys, tasks, even_if_incomplete=is_dry)
-        wanted = self.options.predicts(self.devices.device)
-        if kept is not None and (kept.predicted or not (wanted and is_dry)):
+        wanted = self.options.predicts and recipe.budget.gpus == 1
+        if kept is not None and (kept.is_predicted or not wanted):
             return kept
         self.progress.show_preparation(recipe, self.options.executor, is_dry=is_dry)
         with self.progress.showing(last=False):
-            engine = tasks[0].runs[0].engine if wanted else ""
-            made = self.scheduler.prepare(recipe, methods, first, predicted_engine=engine)
-        if is_dry and kept is not None:
-            return replace(kept, predicted=made.predicted)
+            made = self.scheduler.prepare(recipe, methods, first, engines=engines if wanted else {})
+        if is_dry and keys is not None and kept is not None:
+            made = replace(kept, predicted=made.predicted, is_predicted=True)
+            kept_checks.keep(keys, made)
+            return made
         if is_dry:
             return self.earlier.with_recorded_weights(made, tasks)
         if keys is not None:
@@ -62,9 +67,10 @@ def within_limits(
 ) -> PreparedRecipe:
     """Return the check with the methods that would exceed a limit among the unsupported ones.
 
-    `tasks` are those of the recipe. Where the time has no estimate, it is the expected one.
+    `tasks` are those of the recipe. Where the time has no estimate, it is the expected one. Runs
+    over several GPUs are left in.
     """
-    if not limits:
+    if not limits or any(task.recipe.budget.gpus > 1 for task in tasks):
         return prepared
     unsupported = dict(prepared.unsupported)
     for task in tasks:
@@ -78,20 +84,29 @@ def within_limits(
 def without_estimate(
     preparations: Mapping[str, PreparedRecipe], tasks: Sequence[RunGroup], limits: Limits
 ) -> list[str]:
-    """Return a note that names the runs for which a limit on memory could not be checked."""
-    known = [task for task in tasks if task.recipe.name in preparations and MEMORY in limits]
-    names = [
+    """Return notes that name the runs for which a limit could not be checked."""
+    able = [
+        task
+        for task in tasks
+        if (one := preparations.get(task.recipe.name)) and task.method.name not in one.unsupported
+    ]
+    several = ["-".join(task.name) for task in able if task.recipe.budget.gpus > 1]
+    others = [
         "-".join(task.name)
-        for task in known
-        if task.method.name not in preparations[task.recipe.name].predicted
-        and task.method.name not in preparations[task.recipe.name].unsupported
+        for task in able
+        if task.recipe.budget.gpus == 1
+        and task.method.name not in preparations[task.recipe.name].predicted
     ]
-    if not names:
-        return []
-    return [
-        f"memory={limits[MEMORY].written} was not checked for {', '.join(names)}: there is no "
-        "estimate of the memory"
-    ]
+    written = ",".join(f"{name}={limit.written}" for name, limit in limits.items())
+    notes = []
+    if limits and several:
+        notes.append(f"{written} was not checked for {', '.join(several)}: {SEVERAL_GPUS}")
+    if MEMORY in limits and others:
+        notes.append(
+            f"memory={limits[MEMORY].written} was not checked for {', '.join(others)}: there is no "
+            "estimate of the memory"
+        )
+    return notes
 
 
 def with_prediction(run: RunSpec, preparations: Mapping[str, PreparedRecipe]) -> RunSpec:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from peft_methods.runs.predicted import Prediction
+
+Engines = Mapping[str, str]  # by method
+NO_ENGINES: Engines = MappingProxyType({})  # no method is predicted
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class PreparedRecipe:
     and model, and `matmul_flops_per_second` the device's rate in bf16 matrix products (None on a
     CPU). `facts` are for fingerprints. Unless `is_timed`, `forward_seconds` was computed from the
     model's sizes: it takes at least that long, and `start_seconds` leaves out its weights.
-    `predicted` has estimates of the methods' cost, by name, if any were made.
+    `predicted` has estimates of the methods' cost, by name; if they were asked for, `is_predicted`,
+    also where a method has none.
     `has_weights` is False for a dry run: the digests of weights are missing, or those of records.
     """
 
@@ -47,3 +52,4 @@ class PreparedRecipe:
     is_timed: bool = True
     has_weights: bool = True
     predicted: dict[str, Prediction] = field(default_factory=dict)
+    is_predicted: bool = False

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost
 from peft_methods.runs.executors.jobs import Failure, PrepareJob, RunJob
-from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.prepared import NO_ENGINES, PreparedRecipe
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.timeouts import Timeouts
 from peft_methods.utils.errors import DataError, PreparationTimedOut
@@ -29,14 +29,14 @@ class RecipeChecks:
         recipe: Recipe,
         methods: Sequence[Method],
         first: Sequence[RunJob] = (),
-        predicted_engine: str = "",
+        engines: Mapping[str, str] = NO_ENGINES,
     ) -> PreparedRecipe:
         """Check a recipe. Raises `DataError`.
 
         `first` are the jobs that will probably be the first to run; they are prefetched meanwhile.
-        With `predicted_engine`, runs by this engine are predicted.
+        The methods that have one of the `engines` are predicted.
         """
-        job = self.requests.prepare_job(recipe, methods, predicted_engine)
+        job = self.requests.prepare_job(recipe, methods, engines)
         result = self._attempt(job, first)
         for _ in range(self.retries):
             if isinstance(result, Failure) and result.may_pass:

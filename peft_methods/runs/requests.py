@@ -14,6 +14,7 @@ from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.limits import FRESH
+from peft_methods.runs.prepared import NO_ENGINES
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
@@ -39,9 +40,9 @@ class RunRequests:
     without_weights: bool = False
 
     def prepare_job(
-        self, recipe: Recipe, methods: Sequence[Method], predicted_engine: str = ""
+        self, recipe: Recipe, methods: Sequence[Method], engines: Mapping[str, str] = NO_ENGINES
     ) -> PrepareJob:
-        """Return the job that checks a recipe, and predicts runs by this engine, if any."""
+        """Return the job that checks a recipe, and predicts runs by these engines, if any."""
         log = self.log(f"{recipe.name}-prepare")
         return PrepareJob(
             recipe,
@@ -50,7 +51,7 @@ class RunRequests:
             log,
             self.needs,
             without_weights=self.without_weights,
-            predicted_engine=predicted_engine,
+            engines=dict(engines),
         )
 
     def run_job(

@@ -16,7 +16,7 @@ from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
 from peft_methods.runs.isolation.repeat import RepeatedRun
 from peft_methods.runs.limits import DEFAULT_RETRIES
-from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.prepared import Engines, PreparedRecipe
 from peft_methods.runs.recipe_checks import RecipeChecks
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.requests import RunRequests
@@ -64,13 +64,17 @@ class Scheduler:
         self._watchers.append(watcher)
 
     def prepare(
-        self, recipe: Recipe, methods: Sequence[Method], first: Sequence[RunSpec] = (), **more: str
+        self,
+        recipe: Recipe,
+        methods: Sequence[Method],
+        first: Sequence[RunSpec] = (),
+        **by: Engines,
     ) -> PreparedRecipe:
         """Check a recipe's data and model in a worker. Raises `DataError`.
 
-        `first` will probably be the first runs, and are prefetched. `more`: see `PrepareJob`.
+        `first` will probably be the first runs, and are prefetched. `by`: see the `engines` of `PrepareJob`.
         """
-        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first], **more)
+        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first], **by)
         self._matmul_rate = self._matmul_rate or result.matmul_flops_per_second
         return result
 

@@ -11,8 +11,11 @@ import pytest
 from estimate_builders import CONTEXT, PARAMETERS, VOCABULARY, FormulaEstimator, refusing
 
 from builders import make_data
+from peft_methods.estimation import ways
 from peft_methods.estimation.api import Estimates, estimate
-from peft_methods.estimation.results import MethodEstimate
+from peft_methods.estimation.connected import default_estimator
+from peft_methods.estimation.gpu import gpu_of
+from peft_methods.estimation.results import MethodEstimate, Way
 from peft_methods.utils.errors import ModelError, OptionError
 
 MODEL = "roberta-base"
@@ -180,6 +183,8 @@ def test_everything_is_json() -> None:
     [
         ({"gpu": "T5"}, "unknown gpu 'T5'. Did you mean 'T4'?.*Or give its memory"),
         ({"gpu": "16 sheep"}, "unknown gpu '16 sheep'"),
+        ({"gpu": "3090 Ti"}, "unknown gpu '3090 Ti'"),
+        ({"gpu": "-16GB"}, "gpu '-16GB' is below zero"),
         ({"gpu": "1.2.3GB"}, "gpu '1.2.3GB' is not a number"),
         ({"gpu": "16MB"}, "should be the memory of a GPU"),
         ({"batch_size": -3}, "budget.batch_size = -3 should be a whole number from 1 to 65,536"),
@@ -231,6 +236,79 @@ def test_model_of_the_hub_without_network_is_one_line(monkeypatch: pytest.Monkey
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=r"there is no folder \./nowhere"):
         estimated(model="./nowhere")
+
+
+def test_encoder_decoder_is_one_line(tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "num_layers": 1, "d_ff": 64, "num_heads": 2, "vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **sizes}))
+    with pytest.raises(ModelError, match="encoder-decoder models are not estimated yet"):
+        estimated(model=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "recipe"),
+    [
+        ("SmolLM2-135M", "text_classification", "imdb_decoder"),
+        ("SmolLM2-135M", "causal_lm", "gsm8k_sft"),
+        (MODEL, "token_classification", "wnut17_ner"),
+    ],
+)
+def test_recipe_follows_the_task(model: str, task: str, recipe: str) -> None:
+    found = estimated(model=model, task=task, methods=["lora"])
+    assert (found.question.recipe.name, found.question.recipe.task) == (recipe, task)
+    assert found[0].problem == ""
+
+
+def test_method_is_asked_about_the_gpu_that_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unsupported(self: Any, architecture: Any, device: str) -> None:
+        asked.append(device)
+
+    monkeypatch.setattr("peft_methods.methods.peft_method.PeftMethod.unsupported", unsupported)
+    estimated(methods=["lora"])
+    assert set(asked) == {"cuda"}
+
+
+@pytest.mark.parametrize(
+    ("given", "taken", "other"),
+    [("A100", "A100 40GB", "A100 80GB"), ("V100", "V100 16GB", "V100 32GB")],
+)
+def test_name_of_several_sizes_is_said(given: str, taken: str, other: str) -> None:
+    gpu = gpu_of(given, default_estimator())
+    assert gpu.name == taken
+    assert gpu.note == f"{given} is taken as {taken}; name another size with it, such as {other}"
+    for full in (taken, f"NVIDIA {taken}", "T4", "16GB"):
+        assert gpu_of(full, default_estimator()).note == ""
+
+
+@pytest.mark.parametrize(("size", "bytes_"), [("16GB", 16e9), ("16 GiB", 2**34), ("16g", 16e9)])
+def test_size_is_in_its_own_unit(size: str, bytes_: float) -> None:
+    assert gpu_of(size, default_estimator()).memory_bytes == bytes_
+
+
+def test_advice_is_nothing_that_the_run_has() -> None:
+    small = {one.method: one for one in estimated(batch_size=1, max_length=16, methods=["qlora"])}
+    words = " ".join(small["qlora"].explanations.values())
+    assert "4 or 8 bits" not in words
+    large = estimated(batch_size=256, methods=["lora"], checkpointing=True)
+    assert "activations" in large[0].explanations
+    assert "checkpointing" not in large[0].explanations["activations"]
+
+
+def test_unknown_price_is_not_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    prices = iter([None, 1.4, 1.1])
+
+    def way(case: Any, what: str, other: Any) -> Way:
+        return Way(what, 1.0, time_ratio=next(prices, 2.0))
+
+    monkeypatch.setattr(ways, "_way", way)
+    monkeypatch.setattr(ways, "_shorter", lambda case, length: iter(()))
+    fit = of(estimated(gpu="8GB"), "full").fit
+    assert fit is not None
+    ratios = [one.time_ratio for one in fit.ways]
+    assert ratios[-1] is None
+    assert ratios[:-1] == sorted(ratios[:-1], key=float)
 
 
 def test_length_beyond_the_model_is_refused() -> None:

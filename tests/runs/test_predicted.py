@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,7 @@ from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.spec import PIPELINE, RunSpec
 
 COST = Prediction(9e9, 8.9e9, 9.2e9, 10.4e9, 300.0, 270.0, 330.0, "datasheet")
+TRAINER = {"full": "trainer", "lora": "trainer"}
 FACTS = {"class_counts": {"train": (80, 80), "validation": (8, 8), "test": (20, 20)}}
 
 
@@ -93,6 +97,52 @@ def test_session_skips_what_takes_too_long(tiny_recipe: Path, tmp_path: Path) ->
     assert "more than time=0.01s" in record.message
 
 
+def test_kept_check_without_predictions_does_not_lift_a_limit(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """The records of the first session are reused, but not its check, which predicted nothing."""
+    again = partial(
+        compare,
+        str(tiny_recipe),
+        methods=["lora"],
+        seeds=1,
+        results=tmp_path / "results",
+        progress=False,
+    )
+    assert [one.status for one in again().records] == ["ok"]
+    for _ in range(2):  # the second time by the kept predictions
+        (record,) = again(fit="memory=100MB").records
+        assert record.status == "skipped"
+        assert "by the estimate, more than memory=100MB" in record.message
+    assert [(one.status, one.reused) for one in again(fit="memory=900GB").records] == [("ok", True)]
+
+
+def test_runs_over_several_gpus_are_left_in_with_a_note(run: RunSpec) -> None:
+    budget = replace(run.recipe.budget, gpus=2, strategy="ddp")
+    recipe = replace(run.recipe, budget=budget)
+    several, limits = (
+        RunGroup(recipe, run.method, (replace(run, recipe=recipe),)),
+        {
+            "memory": Limit("1MB", 1e6),
+            "time": Limit("1s", 1.0),
+        },
+    )
+    made = within_limits(prepared(), [several], limits)
+    assert made.unsupported == {}
+    (note,) = without_estimate({recipe.name: made}, [several], limits)
+    assert note == (
+        "memory=1MB,time=1s was not checked for tiny-lora: runs over several GPUs are not estimated"
+    )
+    text = plan_text([several], {recipe.name: made}, {}, 1)
+    assert "Runs over several GPUs are not estimated." in text
+
+
+def test_plan_imports_no_torch() -> None:
+    code = "import sys, peft_methods.report.text.dry_run; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_prediction_is_kept_beside_the_measurement_and_no_part_of_the_run(run: RunSpec) -> None:
     on_gpu = replace(run, device="cuda")
     found = with_prediction(on_gpu, {run.recipe.name: prepared(lora=COST)})
@@ -114,7 +164,8 @@ def test_code_of_estimates_is_no_part_of_a_run() -> None:
 def test_out_of_memory_quotes_the_estimate(run: RunSpec) -> None:
     record = record_without_result(replace(run, predicted=COST), "oom", "out of memory.")
     assert record.message == (
-        "out of memory. The estimate before the run was a peak of 9.0 GB, on a GPU with 10.4 GB."
+        "out of memory. The estimate before the run was a peak of 9.0 GB: by estimate it needs a "
+        "GPU with at least 10.4 GB."
     )
 
 
@@ -135,14 +186,40 @@ def test_finding_says_when_the_estimate_was_wrong(
     assert (whole.name, of_method.name, of_model.count) == ("all", "LoRA", 1)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "note", "found"),
+    [
+        (310.0, 2, "", []),
+        (270.1, 2, "", []),  # 11 % below, but within its range
+        (340.0, 2, "", ["the estimate of the training time"]),
+        (150.0, 1, "", []),  # stopped early
+        (340.0, 2, "it captures encoders alone", []),
+    ],
+)
+def test_time_is_judged_by_its_own_range(
+    seconds: float, epochs: int, note: str, found: list[str], run: RunSpec
+) -> None:
+    budget = replace(run.recipe.budget, epochs=2)
+    own = replace(run, device="cuda", predicted=COST, recipe=replace(run.recipe, budget=budget))
+    record = replace(
+        record_without_result(own, "failed", ""),
+        status="ok",
+        metrics={"train_seconds": seconds},
+        epochs=[{}] * epochs,
+        environment={"engine_note": note},
+    )
+    rules = [one for one in run_checks([record]) if one.rule == "V426"]
+    assert [one.evidence.partition(" was ")[0] for one in rules] == found
+
+
 def test_failed_estimate_is_no_prediction_and_no_failure(
     run: RunSpec, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     estimator = FormulaEstimator(failing={"full": refusing("no")})
     monkeypatch.setattr("peft_methods.runs.predicting.default_estimator", lambda: estimator)
     full, *_ = runs(tiny_recipe, "full")
-    found = predictions(run.recipe, [full.method, run.method], "trainer")
+    found = predictions(run.recipe, [full.method, run.method], TRAINER)
     assert set(found) == {"lora"}
     assert found["lora"].needed_bytes is not None
     estimator.failing["lora"] = ZeroDivisionError("in a library")
-    assert predictions(run.recipe, [run.method], "trainer") == {}
+    assert predictions(run.recipe, [run.method], TRAINER) == {}

@@ -14,10 +14,7 @@ from peft_methods.utils.errors import OptionError, nearest
 
 GB, TERA = 1e9, 1e12
 GIB = 2**30
-LARGEST = 4096 * GIB  # of a device's memory; more is a slip of the unit
-MEMORY = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(gib|gb|g|mib|mb)")
 SIZE_IN_NAME = re.compile(r"(?<!\d)(\d{2,3})\s*gi?b\b", re.IGNORECASE)
-UNITS = {"gib": GIB, "gb": GIB, "g": GIB, "mib": 2**20, "mb": 2**20}
 
 
 @dataclass(frozen=True)
@@ -27,26 +24,19 @@ class Device:
     `memory` is what torch can allocate, which is less than the size in the name: `nominal` GB.
     `flops` has the rates of dense products by precision: "fp32", "half" (bf16 or fp16 with sums in
     fp32) and, with such tensor cores, "tf32" and "int8". `units` are streaming multiprocessors.
-
-    A device that is only a size of memory has no rates: `is_known` is False, and all others are 0.
     """
 
     name: str
     memory: float
     nominal: float
-    bandwidth: float = 0.0
-    units: int = 0
-    flops: Mapping[str, float] | None = None
-    watts: float = 0.0
-    capability: str = ""
-    released: int = 0
-    source: str = ""
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def is_known(self) -> bool:
-        """Whether its rates are known."""
-        return self.flops is not None
+    bandwidth: float
+    units: int
+    flops: Mapping[str, float]
+    watts: float
+    capability: str
+    released: int
+    source: str
+    aliases: tuple[str, ...]
 
 
 @cache
@@ -57,14 +47,11 @@ def devices() -> Mapping[str, Device]:
 
 
 def find_device(name: str) -> Device:
-    """Return the device of this name, of torch's name for it, or of a size such as "16GB".
+    """Return the device of this name, or of torch's name for it.
 
     Case, spaces, punctuation, the vendor's name and, where only one device is meant, the size do
-    not matter. A size alone is a device of that memory (in units of 2^30 bytes) whose rates are not
-    known. Raises `OptionError`, which names the nearest device and all that are allowed.
+    not matter. Raises `OptionError`, which names the nearest device and all that are allowed.
     """
-    if (size := _memory(name)) is not None:
-        return size
     known = _by_key()
     key = _key(name)
     found = known.get(key) or known.get(_without_size(name))
@@ -94,19 +81,6 @@ def _device(name: str, values: Mapping[str, Any]) -> Device:
         source=values["source"],
         aliases=tuple(values["aliases"]),
     )
-
-
-def _memory(text: str) -> Device | None:
-    """Return a device of this size, or None if the text is no size."""
-    match = MEMORY.fullmatch(re.sub(r"[\s_]", "", text).casefold())
-    if match is None:
-        return None
-    size = float(match[1]) * UNITS[match[2]]
-    if not 2**28 <= size <= LARGEST:
-        raise OptionError(
-            f"a GPU with {text.strip()} of memory: give 0.25 to {LARGEST // GIB} GB.", setting="gpu"
-        )
-    return Device(f"{size / GIB:g} GB", size, size / GIB)
 
 
 @cache

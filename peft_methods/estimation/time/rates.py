@@ -121,10 +121,8 @@ class DeviceRates:
         return math.exp(total / weights) if weights else 1.0
 
 
-def from_datasheet(device: Device) -> DeviceRates | None:
-    """Return the rates to expect of a device from its published figures; None without any."""
-    if device.flops is None:
-        return None
+def from_datasheet(device: Device) -> DeviceRates:
+    """Return the rates to expect of a device from its published figures."""
     half = device.flops["half"]
     return DeviceRates(
         name=device.name,

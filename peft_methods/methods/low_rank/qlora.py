@@ -66,10 +66,10 @@ class QLoRA(LoRA):
         return super().apply(model, context)
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As LoRA; bitsandbytes must be installed, on a GPU with its CUDA library."""
+        """As LoRA; bitsandbytes must be installed, with its CUDA library where there are GPUs."""
         if importlib.util.find_spec("bitsandbytes") is None:
             return f"{self.title} needs bitsandbytes: pip install bitsandbytes"
-        if device.startswith("cuda") and not _has_cuda_kernels():
+        if device.startswith("cuda") and _lacks_cuda_kernels():
             return (
                 "bitsandbytes came without a CUDA library for this torch: "
                 "`python -m bitsandbytes` says which one it looks for"
@@ -77,7 +77,9 @@ class QLoRA(LoRA):
         return super().unsupported(architecture, device)
 
 
-def _has_cuda_kernels() -> bool:
+def _lacks_cuda_kernels() -> bool:
+    """Whether the GPUs of this machine lack them. Estimates are for a GPU elsewhere, too."""
+    import torch
     from bitsandbytes.cextension import lib
 
-    return bool(getattr(lib, "compiled_with_cuda", False))
+    return torch.cuda.is_available() and not getattr(lib, "compiled_with_cuda", False)

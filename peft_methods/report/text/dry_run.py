@@ -8,10 +8,11 @@ from itertools import groupby
 from tabulate import tabulate
 
 from peft_methods.estimation.results import Interval
-from peft_methods.report.text.estimate import MISSING, between
+from peft_methods.report.formatting import MISSING, between
 from peft_methods.runs.cost_model import expected_seconds, total_seconds
 from peft_methods.runs.plan import RunGroup, longest_first
 from peft_methods.runs.predicted import Prediction
+from peft_methods.runs.preparations import SEVERAL_GPUS
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.plan_line import order_of
 from peft_methods.runs.spec import RunSpec
@@ -53,6 +54,8 @@ def plan_text(
             f"{counted(len(missing), 'run')}, {_at_a_time(missing, there, workers)} at a time, "
             f"{_estimate(seconds, preparations.values())} Nothing was trained."
         )
+        if any(task.recipe.budget.gpus > 1 for task in known):
+            parts.append(f"{SEVERAL_GPUS[0].upper()}{SEVERAL_GPUS[1:]}.")
     waiting = [task for task in able if any(run.key not in there for run in task.runs)]
     if len(waiting) > 1:
         order = order_of(longest_first(waiting, preparations, workers))

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from peft_methods.estimation.api import Estimates
 from peft_methods.estimation.fitting import needed_bytes
 from peft_methods.estimation.results import Fit, Interval, MethodEstimate, TimeEstimate, Way
+from peft_methods.report.formatting import MISSING, between, millions, size
 from peft_methods.report.text.layout import Layout
 from peft_methods.utils.units import format_duration
 from peft_methods.utils.words import counted
 
-MISSING = "–"
 BAR = 32  # characters of the bar of the largest peak
 SIGNS = {
     "weights": "W",
@@ -105,36 +105,9 @@ def _energy(one: MethodEstimate) -> str:
     return MISSING if energy is None else f"{energy.expected / 3600:,.3g} Wh"
 
 
-def size(value: float) -> str:
-    """Format bytes with three digits: '812 MB' or '3.24 GB'."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= 0.9995 * factor:
-            scaled = value / factor
-            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f} {unit}"
-    return f"{value:.0f} B"
-
-
-def millions(count: int) -> str:
-    """Format a count with three digits: '739k', '1.24M' or '7.62B'."""
-    for sign, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= 0.9995 * factor:
-            scaled = count / factor
-            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{sign}"
-    return str(count)
-
-
-def between(interval: Interval) -> str:
-    """Format an interval of bytes: '3.24 GB (3.18–3.31)'."""
-    expected, low, high = (size(one) for one in (interval.expected, interval.low, interval.high))
-    if low == high == expected:
-        return expected
-    number, unit = expected.split()
-    if all(one.endswith(f" {unit}") for one in (low, high)):
-        low, high = low.split()[0], high.split()[0]
-    return f"{number} {unit} ({low}–{high})"
-
-
 def _basis(known: Sequence[MethodEstimate]) -> Iterator[str]:
+    if not known:
+        return
     yield (
         "Peak: allocated in training, with the range expected to hold 95 % of runs. GPU needs: "
         "the upper end for all that it must have, with what torch reserves and the CUDA context."

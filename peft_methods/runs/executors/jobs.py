@@ -22,7 +22,7 @@ class PrepareJob:
 
     The executor fills in `devices`, which have what the job `needs`. `environment` and `directory`
     are those of the session. `without_weights`: for a dry run, which needs the model's config only.
-    `predicted_engine` trains the runs whose cost is predicted too; '' for no predictions.
+    `engines` train the runs whose cost is predicted too, by method; {} for no predictions.
     """
 
     recipe: Recipe
@@ -34,7 +34,7 @@ class PrepareJob:
     environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
     without_weights: bool = field(default=False, kw_only=True)
-    predicted_engine: str = field(default="", kw_only=True)
+    engines: dict[str, str] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -168,12 +168,13 @@ def _prepare(job: PrepareJob) -> Done:
             threads=job.devices.threads,
             without_weights=job.without_weights,
         )
-        if not job.predicted_engine:
+        if not job.engines:
             return Done(made)
         from peft_methods.runs.predicting import predictions
 
         able = [one for one in job.methods if one.name not in made.unsupported]
-        return Done(replace(made, predicted=predictions(job.recipe, able, job.predicted_engine)))
+        found = predictions(job.recipe, able, job.engines)
+        return Done(replace(made, predicted=found, is_predicted=True))
     except Exception as error:
         return Done(failure_of(error))
 

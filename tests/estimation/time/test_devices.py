@@ -37,6 +37,9 @@ def test_names_of_torch_and_common_ones() -> None:
         "Tesla T4": "T4",
         "Tesla V100-SXM2-32GB": "V100 32GB",
         "NVIDIA A100-SXM4-80GB": "A100 80GB",
+        "NVIDIA A100-PCIE-40GB": "A100 PCIe 40GB",
+        "NVIDIA A100 80GB PCIe": "A100 PCIe 80GB",
+        "A100": "A100 40GB",
         "NVIDIA GeForce RTX 3090": "RTX 3090",
         "4090": "RTX 4090",
         "NVIDIA H100 80GB HBM3": "H100 SXM",
@@ -47,17 +50,9 @@ def test_names_of_torch_and_common_ones() -> None:
         assert find_device(given_name).name == name
 
 
-@given(st.integers(1, 512), st.sampled_from(["GB", "gb", " GiB", "g", "G"]))
-def test_a_size_is_a_device_without_rates(size: int, unit: str) -> None:
-    device = find_device(f"{size}{unit}")
-    assert device.memory == size * GIB
-    assert not device.is_known
-
-
 @given(NAMES)
 def test_published_figures_are_plausible(name: str) -> None:
     device = find_device(name)
-    assert device.flops is not None
     assert 0.85 * device.nominal < device.memory / GIB <= device.nominal
     assert device.flops["fp32"] < device.flops["half"] <= 35 * device.flops["fp32"]
     assert device.flops["half"] < device.flops.get("int8", 1e20)
@@ -75,8 +70,7 @@ def test_published_figures_are_plausible(name: str) -> None:
         ("A100 60GB", "Known: T4, V100 16GB"),
         ("T4 24GB", "Known: T4"),
         ("", "give its memory, such as 16GB"),
-        ("0GB", "give 0.25 to 4096 GB"),
-        ("9000GB", "give 0.25 to 4096 GB"),
+        ("16GB", "no published figures"),  # a size is no device: see `gpu_of`
         ("-16GB", "Known: T4"),
     ],
 )
