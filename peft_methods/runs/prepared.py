@@ -9,8 +9,7 @@ from typing import Any
 
 from peft_methods.runs.predicted import Prediction
 
-Engines = Mapping[str, str]  # by method
-NO_ENGINES: Engines = MappingProxyType({})  # no method is predicted
+NO_ENGINES: Mapping[str, str] = MappingProxyType({})  # no method is predicted
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
@@ -16,7 +17,7 @@ from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
 from peft_methods.runs.isolation.repeat import RepeatedRun
 from peft_methods.runs.limits import DEFAULT_RETRIES
-from peft_methods.runs.prepared import Engines, PreparedRecipe
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.recipe_checks import RecipeChecks
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.requests import RunRequests
@@ -64,17 +65,10 @@ class Scheduler:
         self._watchers.append(watcher)
 
     def prepare(
-        self,
-        recipe: Recipe,
-        methods: Sequence[Method],
-        first: Sequence[RunSpec] = (),
-        **by: Engines,
+        self, recipe: Recipe, methods: Sequence[Method], first: Sequence[RunSpec] = (), **more: Any
     ) -> PreparedRecipe:
-        """Check a recipe's data and model in a worker. Raises `DataError`.
-
-        `first` will probably be the first runs, and are prefetched. `by`: see the `engines` of `PrepareJob`.
-        """
-        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first], **by)
+        """Check a recipe in a worker, and prefetch `first`: see `RecipeChecks`."""
+        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first], **more)
         self._matmul_rate = self._matmul_rate or result.matmul_flops_per_second
         return result
 
