@@ -504,6 +504,7 @@ JSON_TABLE = [
 @example(b"method,accuracy\n\x00,1")
 @example(b'"\n')
 @example(b",\n")
+@example(b"# ")
 def test_read_table_with_damaged_file(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:

@@ -36,7 +36,7 @@ def exit_code(*arguments: str) -> int:
     ("arguments", "message"),
     [
         (["rnu"], "unknown command 'rnu'. Did you mean 'run'? Commands: run, report, audit,"),
-        (["explain", "V44"], "unknown check 'V44'. Did you mean 'V414'? Allowed: V101 to"),
+        (["explain", "V44"], "unknown check 'V44'. Did you mean 'V424'? Allowed: V101 to"),
         (["run", "--metod", "lora"], "unknown option '--metod'. Did you mean '--method'?"),
         (["run", "--peft-method=lora"], "unknown option '--peft-method'. Did you mean '--method'?"),
         (["run", "-x"], "unknown option '-x'. Options of pytest itself follow --."),

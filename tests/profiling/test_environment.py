@@ -138,7 +138,10 @@ def qlora() -> Method:
 def test_qlora_is_unsupported_if_bitsandbytes_has_no_cuda_library(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """bitsandbytes loads its CPU library without a GPU, and a mock if it finds no library."""
+    """bitsandbytes loads its CPU library without a GPU, and a mock if it finds no library.
+
+    Without a GPU nobody trains on one here, and the method may be estimated for one elsewhere.
+    """
     if library == "none":
         monkeypatch.setattr(
             bnb, "lib", bnb.ErrorHandlerMockBNBNativeLibrary("No compatible CUDA binary found")
@@ -146,6 +149,8 @@ def test_qlora_is_unsupported_if_bitsandbytes_has_no_cuda_library(
     architecture = loading.load(
         ModelSpec(str(make_model(tmp_path / "m"))), TASK.head, ("no", "yes")
     ).architecture
+    assert qlora().unsupported(architecture, "cuda") is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     reason = qlora().unsupported(architecture, "cuda")
     assert reason == (
         "bitsandbytes came without a CUDA library for this torch: "

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from peft_methods.analysis.checks.device_limits import devices_of, limits_of
 from peft_methods.analysis.checks.group import Group
-from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import is_floor, rule
 from peft_methods.methods.registry import METHODS
@@ -46,7 +45,8 @@ def peak_below_weights(group: Group) -> Iterator[tuple[str, str, str]]:
         if peak.high < weights:
             yield (
                 row.name,
-                _peak_and_weights(peak, count, weights),
+                f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of {_size(count)} "
+                f"parameters need {weights / 1e6:,.0f} MB at least",
                 "report the peak of the whole process: this is what training added, or what was "
                 "left after it",
             )
@@ -69,20 +69,18 @@ def peak_below_weights_of_devices(group: Group) -> Iterator[tuple[str, str, str]
         weights, devices = _least_weights(row, count), devices_of(row.device)
         if weights / NODE <= peak.high < weights / devices:
             on = f" on {counted(devices, 'device')}" if row.device else ""
+            share = weights / devices
             yield (
                 row.name,
-                _peak_and_weights(peak, count, weights / devices) + on,
+                f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of {_size(count)} "
+                f"parameters need {share / 1e6:,.0f} MB at least{on}",
                 "name how many devices hold the model, or what was moved to the host's memory, and "
                 "give the sum of their peaks: as it stands no other row can be compared with it",
             )
 
 
-def _peak_and_weights(peak: RoundedCount, count: float, weights: float) -> str:
-    size = f"{count / 1e9:,.3g} billion" if count >= SHARDED else f"{count / 1e6:,.3g} million"
-    return (
-        f"a peak of {peak.value / 1e6:,.0f} MB, but the weights of {size} parameters need "
-        f"{weights / 1e6:,.0f} MB at least"
-    )
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.3g} billion" if count >= SHARDED else f"{count / 1e6:,.3g} million"
 
 
 def _least_weights(row: ResultRow, count: float) -> float:

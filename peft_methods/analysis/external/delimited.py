@@ -55,7 +55,7 @@ def _lines(path: Path, text: str) -> tuple[str, list[tuple[int, list[str]]]]:
     is_text = not said and (DRAWN.fullmatch(first) or separator not in first)
     if is_text and (printed := lines_of_text(text)):
         return "", printed
-    if not said:
+    if first and not said:
         text = _without_mark_of_header(text, first, separator)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     found: list[tuple[int, list[str]]] = []

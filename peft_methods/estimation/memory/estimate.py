@@ -22,8 +22,8 @@ MIB = 2**20
 # Of cuBLAS on Hopper: 32 MiB for each of two threads, and 1 for cublasLt. Elsewhere 8 for each.
 WORKSPACE, LEAST_WORKSPACE = 65 * MIB, 17 * MIB
 # Factors around the expected bytes that hold the measured ones (docs/explanation/estimates.md).
-# Of 36 records of padded rows on an H200, 33 lie within 0.2 % and one was 4 % below its estimate; of
-# 6 with compiled layers, all lie between 2.7 % below and 0.6 % above.
+# Of 36 records of padded rows on an H200, 33 lie within 0.2 % and one was 4 % below its
+# estimate; of 6 with compiled layers, all lie between 2.7 % below and 0.6 % above.
 PADDED, COMPILED = (0.95, 1.02), (0.93, 1.02)
 RESERVED = (0.96, 1.03)  # of what torch reserves for the eager step: between -2 and +2 % there
 # Captured steps have memory of their own, which may be more than that of the peak step.
