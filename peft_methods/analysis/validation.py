@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from peft_methods.analysis.predicted import EstimateError, errors_of
 from peft_methods.estimation.estimator import Estimator
 from peft_methods.estimation.question import config_source
+from peft_methods.estimation.rows import has_known_lengths
 from peft_methods.recipes.schema import ModelSpec, Recipe
 from peft_methods.runs.predicted import Prediction
 from peft_methods.runs.predicting import prediction_of
@@ -31,7 +32,8 @@ class Validation:
 def validate(records: Iterable[Record], estimator: Estimator) -> Validation:
     """Estimate finished runs on GPUs, and compare with what was measured.
 
-    Runs that differ by their seed alone are estimated once. Where a run cannot be estimated now,
+    Runs that differ by their seed alone are estimated once. The data is not read again: times are
+    compared where the recipe has the lengths of its rows. Where a run cannot be estimated now,
     the estimate that its record keeps is taken.
     """
     found, known = Validation(), dict[str, Prediction | str]()
@@ -65,9 +67,12 @@ def _estimated(record: Record, estimator: Estimator) -> Prediction | str:
     try:
         recipe = _from_config(spec.recipe)
         name = str(record.environment.get("device_name", ""))
-        return prediction_of(recipe, spec.method, spec.engine, name, estimator)
+        found = prediction_of(recipe, spec.method, spec.engine, name, estimator)
     except Exception as error:  # a model, a method or a library may fail in any way
         return first_line(error)
+    if has_known_lengths(recipe):
+        return found
+    return replace(found, train_seconds=None, low_seconds=None, high_seconds=None)
 
 
 def _from_config(recipe: Recipe) -> Recipe:

@@ -60,6 +60,11 @@ def train_rows(recipe: Recipe) -> int | None:
     return None if recipe.data.train == "all" else recipe.data.train
 
 
+def has_known_lengths(recipe: Recipe) -> bool:
+    """Whether the tokens of the rows of an epoch are known, so that its time can be estimated."""
+    return recipe.budget.padding == "fixed" or recipe.data.token_lengths is not None
+
+
 def row_lengths(recipe: Recipe) -> list[int] | None:
     """Return the tokens of every row of an epoch, as batches see them; None if unknown."""
     count, data = train_rows(recipe), recipe.data

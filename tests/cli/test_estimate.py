@@ -13,6 +13,7 @@ from estimate_builders import FormulaEstimator, refusing
 
 from builders import runs
 from peft_methods.__main__ import main
+from peft_methods.estimation.rows import has_known_lengths
 from peft_methods.runs.record import record_without_result
 from peft_methods.runs.store import Store
 
@@ -99,11 +100,13 @@ def test_validation_compares_with_records(
             record = replace(
                 record_without_result(on_gpu, "failed", ""),
                 status="ok",
-                metrics={"peak_memory_bytes": peak},
+                metrics={"peak_memory_bytes": peak, "train_seconds": 9.0},
+                environment={"device_name": "T4"},
             )
             store.write(record)
     assert main(["estimate", "--validate", str(store.folder)]) == 0
     out = capsys.readouterr().out
+    assert ("training time" in out) == has_known_lengths(recipe)
     assert "finished runs on GPUs" in out
     assert "Errors of the peak" in out
     assert out.count("4.8%") == 3 * 4  # median, 95 % and worst, of all, two methods and the model
