@@ -14,8 +14,8 @@ MEMORY, TIME = "memory", "time"  # names of limits
 class Prediction:
     """The predicted cost of a run: its allocated peak, what its GPU must have, training seconds.
 
-    The peak and the seconds have the range that holds the measured value in 95 % of runs. What is
-    unknown is None.
+    The peak and the seconds have the range meant to hold the measured value in 95 % of runs. What
+    is unknown is None.
     """
 
     peak_memory_bytes: float | None = None

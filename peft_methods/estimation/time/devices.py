@@ -34,7 +34,6 @@ class Device:
     flops: Mapping[str, float]
     watts: float
     capability: str
-    released: int
     source: str
     aliases: tuple[str, ...]
 
@@ -77,7 +76,6 @@ def _device(name: str, values: Mapping[str, Any]) -> Device:
         flops=rates,
         watts=float(values["watts"]),
         capability=values["capability"],
-        released=values["released"],
         source=values["source"],
         aliases=tuple(values["aliases"]),
     )

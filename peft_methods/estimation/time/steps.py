@@ -102,7 +102,7 @@ def launches(operation: Operation) -> float:
 
 
 def with_interval(time: StepTime, basis: Basis) -> Interval:
-    """Return the range of a step's seconds that holds the measured ones in 95 % of runs."""
+    """Return the range meant to hold the measured seconds of a step in 95 % of runs."""
     return spread(time.seconds, WIDTHS[basis][time.bound])
 
 
