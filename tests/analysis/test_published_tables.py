@@ -12,25 +12,15 @@ from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.external.tables import TableError
 from table_audit import RULES_OF_KIND, findings_in, is_found
 
-KEYS = {"source", "why", "expected", "allowed", "may_refuse", "not_read", "not_found"}
+KEYS = {"source", "why", "expected", "allowed", "may_refuse"}
 FOLDER = Path(__file__).parents[1] / "tables/published"
 TABLES: dict[str, dict[str, Any]] = tomllib.loads(
     (FOLDER / "SOURCES.toml").read_text(encoding="utf-8")
 )
-NOT_YET = pytest.mark.xfail(reason="the audit does not read or find this yet", strict=True)
 EXPECTED = [
-    pytest.param(
-        name,
-        *found,
-        id=f"{name}-{found[0]}-{found[1]}",
-        marks=[NOT_YET] if found in table.get("not_found", []) else [],
-    )
+    pytest.param(name, *found, id=f"{name}-{found[0]}-{found[1]}")
     for name, table in TABLES.items()
     for found in table["expected"]
-]
-NAMES = [
-    pytest.param(name, marks=[NOT_YET] if table.get("not_read") else [])
-    for name, table in TABLES.items()
 ]
 
 
@@ -44,7 +34,7 @@ def test_every_table_has_a_source_and_every_source_a_table() -> None:
             assert rule in RULES or rule in RULES_OF_KIND, f"{name}: {rule}"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TABLES)
 def test_no_error_is_found_that_a_reader_would_not_make(name: str) -> None:
     known = TABLES[name]["expected"] + TABLES[name].get("allowed", [])
     try:

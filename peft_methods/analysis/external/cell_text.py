@@ -8,6 +8,7 @@ import re
 from peft_methods.analysis.external.siunitx import without_siunitx
 
 MARKS = "†‡§¶※✓✔✅❌🏆🥇🥈🥉⭐★↑↓▲▼⬆⬇\ufe0f"
+CHECKED = re.compile("[✓✔✅]\ufe0f?")  # a whole cell of it is an answer, beside a figure a mark
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 PLAIN_SYMBOLS = {
@@ -38,6 +39,8 @@ def without_markup(text: str) -> str:
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links and pictures
     text = re.sub(r"\*\*(.+?)\*\*|~~(.+?)~~|`(.+?)`", _inner, text)
     text = re.sub(r"(?<![\w*])\*([^*]+)\*(?![\w*])|(?<!\w)__?([^_]+)__?(?!\w)", _inner, text)
+    if CHECKED.fullmatch(text.strip()):
+        return "yes"
     text = re.sub(rf"[{MARKS}]+", "", text)
     return " ".join(text.split())
 

@@ -85,15 +85,15 @@ COLUMNS = (
         "adapter_type finetuning_type fine_tuning_type technique approach strategy "
         "fine_tuning_strategy algorithm peft fine_tuning finetuning tuning adaptation adapter "
         "configuration variant setting setup experiment experiment_name run_name run name "
-        "methode verfahren méthode método metodo 方法 微调方法 手法 学習手法",
+        "methode verfahren méthode método metodo 方法 微调方法 手法 学習手法 방법 학습_방법 기법",
         fills="name",
     ),
     _column(
         "model",
         TEXT,
-        "base_model backbone model_name model_id pretrained_model base_model_name "
+        "models base_model backbone model_name model_id pretrained_model base_model_name "
         "base_model_name_or_path model_name_or_path plm llm encoder checkpoint architecture "
-        "modell modèle modelo 模型 モデル",
+        "modell modèle modelo 模型 モデル 모델",
     ),
     _column("data", TEXT, "dataset data_set dataset_name corpus benchmark datensatz 数据集"),
     _column("task", TEXT, "task_name tasks aufgabe tâche tarea 任务 タスク"),
@@ -121,7 +121,7 @@ COLUMNS = (
         "test_accuracy test_acc accuracy_test final_accuracy final_test_accuracy final_acc acc "
         "mean_accuracy average_accuracy avg_accuracy avg_acc accuracy_score best_accuracy "
         "best_test_accuracy test top_1 top1 top_1_accuracy top1_accuracy genauigkeit "
-        "précision_test exactitude exactitud 准确率 测试准确率 精度 正解率",
+        "précision_test exactitude exactitud 准确率 测试准确率 精度 正解率 정확도 테스트_정확도",
     ),
     _column(
         "validation_accuracy",
@@ -138,12 +138,14 @@ COLUMNS = (
     _column(
         "trainable_parameters",
         "count",
-        "trainable_params trainable num_trainable_params num_trainable_parameters trainable_param "
+        "trainable_params trainable trainable_total_parameters trainable_total_params "
+        "trainable_total num_trainable_params num_trainable_parameters trainable_param "
         "tunable_parameters tunable_params trained_parameters trained_params learnable_parameters "
         "learnable_params updated_parameters tuned_parameters tuned_params adapter_params "
         "parameters params param param_count n_params parameter_count trainierbare_parameter "
         "parameter paramètres paramètres_entraînables parámetros parámetros_entrenables "
-        "可训练参数 可训练参数量 参数量 参数 学習可能パラメータ数 パラメータ数",
+        "可训练参数 可训练参数量 参数量 参数 学習可能パラメータ数 パラメータ数 "
+        "학습_파라미터 학습_가능한_파라미터 파라미터_수",
         fills="trainable",
         ranges=True,
     ),
@@ -176,7 +178,7 @@ COLUMNS = (
         "fine_tuning_time finetuning_time time_to_train train training time runtime duration "
         "elapsed elapsed_time time_taken trainingszeit trainingsdauer zeit dauer temps "
         "temps_d_entraînement durée tiempo tiempo_de_entrenamiento 训练时间 训练时长 时间 "
-        "学習時間 訓練時間",
+        "学習時間 訓練時間 학습_시간 훈련_시간",
         bare="train_runtime",
     ),
     # Times that become training times where the epochs or the devices are known.
@@ -205,7 +207,7 @@ COLUMNS = (
         "max_memory_reserved max_reserved_memory reserved_memory peak_allocated_memory "
         "mem vram gpu_vram vram_usage vram_used gpu_ram cuda_memory speicher gpu_speicher "
         "speicherbedarf mémoire mémoire_gpu memoria memoria_gpu 显存 显存占用 峰值显存 内存 メモリ "
-        "メモリ使用量",
+        "メモリ使用量 메모리 메모리_사용량 gpu_메모리 gpu_메모리_사용량",
         ranges=True,
     ),
     _column(

@@ -21,7 +21,9 @@ LORA = "LoRA".casefold()  # the word
 QUANTIZED = frozenset({"q"})
 # Joined to "LoRA" by a space too.
 KIN_WORDS = re.compile(r"\b(tied|rand|tiny|uni|vb|gra|ffa|fed|sparse)[\s_-]lora\b")
-FULL = re.compile(r"^\W*(full[\s_-]*)?(ft|fft|fine[\s_-]*tun(e|ed|ing)|full)\W*$")
+FULL = re.compile(
+    r"^\W*((full|standard|vanilla|conventional)[\s_-]*)?(ft|fft|fine[\s_-]*tun(e|ed|ing)|full)\W*$"
+)
 
 
 def method_of(name: str) -> str | None:

@@ -6,6 +6,9 @@ from peft_methods.analysis.external.headers import meanings_of
 from peft_methods.analysis.external.method_names import method_of
 from peft_methods.analysis.external.raw import RawTable, raw_table
 
+# Headers above names of figures, by which one known name below is enough
+FIGURES = frozenset(["metric", "metrics", "figure", "measure", "指标", "指標", "項目", "항목"])
+
 
 def upright(raw: RawTable) -> RawTable:
     """Return the table with one row for each method.
@@ -21,7 +24,8 @@ def upright(raw: RawTable) -> RawTable:
     methods = sum(method_of(name) is not None for name in names)
     known = sum(bool(meanings_of(name)) for name in first)
     fields = sum(bool(meanings_of(name)) for name in names)
-    if methods * 2 < len(names) or known * 2 < len(first) or fields >= methods:
+    least = 1 if raw.headers[0].casefold() in FIGURES else len(first) / 2
+    if methods * 2 < len(names) or known < least or fields >= methods:
         return raw
     if any(method_of(name) is not None and not meanings_of(name) for name in first):
         return raw

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.external.assigning import Assigned, assigned
+from peft_methods.analysis.external.implied_methods import with_implied_methods
+from peft_methods.analysis.external.method_columns import method_column
 from peft_methods.analysis.external.orientation import upright
 from peft_methods.analysis.external.raw import RawTable, TableError
 from peft_methods.analysis.external.rows import rows_of
@@ -91,6 +93,8 @@ def _plain(path: Path, raw: RawTable, mapping: Mapping[str, str]) -> PlainTable:
     if not raw.rows:
         remark = raw.remarks[0] if raw.remarks else "it has a header but no rows"
         raise TableError(f"{path}: {remark}.")
+    if method_column(raw, mapping) is None:
+        raw = with_implied_methods(raw)
     columns = assigned(raw, mapping)
     names = _names(path, raw, columns)
     if not any(names):

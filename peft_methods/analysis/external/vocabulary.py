@@ -23,7 +23,10 @@ DATA = re.compile(
 
 
 def model_in(name: str) -> str:
-    """Return the model that a method's name mentions; empty if it mentions none or several."""
+    """Return the model that a method's name mentions; empty if it mentions none or several.
+
+    A family beside one of its models is no second one: "BERT baseline (bert-base-uncased)".
+    """
     return _only(MODEL, name)
 
 
@@ -34,7 +37,12 @@ def data_in(name: str) -> str:
 
 def _only(pattern: re.Pattern[str], name: str) -> str:
     found = {one.group().strip() for one in pattern.finditer(name.casefold())}
-    return found.pop() if len(found) == 1 else ""
+    whole = [
+        one
+        for one in found
+        if not any(re.match(rf"{re.escape(one)}[-_ ]", other) for other in found)
+    ]
+    return whole[0] if len(whole) == 1 else ""
 
 
 def without_words(name: str) -> str:
