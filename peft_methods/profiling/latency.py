@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from peft_methods.training.collate import on_device
 from peft_methods.training.precision import autocast
 
 BATCH = 64
+LEAST_PASSES = 6  # that a standard error is computed from
+PRECISION = 0.01  # of a median: its standard error, relative to it, when no more passes are timed
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ def measure_inference(
     """Time the model on the rows of medium length. Return None if there are no rows.
 
     The time runs from token ids on the host to logits on the device. On a GPU the first pass at
-    each batch size is not counted. On a CPU, where a batch takes a second, only one batch is timed.
+    each batch size is not counted, and passes are timed until their median is known to `PRECISION`,
+    at most 20 single rows and 10 batches. On a CPU, where a batch takes a second, only one batch is
+    timed, and three single rows.
     """
     if not len(rows):
         return None
@@ -61,7 +66,31 @@ def measure_inference(
     was_training = model.training
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
-        one = [seconds([typical[i % len(typical)]]) for i in range(singles + skipped)][skipped:]
-        many = [seconds(typical) for _ in range(batches + skipped)][skipped:]
+        one = median_of_passes(lambda i: seconds([typical[i % len(typical)]]), singles, skipped)
+        many = median_of_passes(lambda _: seconds(typical), batches, skipped)
     model.train(was_training)
-    return InferenceCost(statistics.median(one), len(typical) / statistics.median(many))
+    return InferenceCost(one, len(typical) / many)
+
+
+def median_of_passes(timed: Callable[[int], float], most: int, skipped: int) -> float:
+    """Return the median of timed passes, numbered from 0, of which the first ones do not count."""
+    found: list[float] = []
+    for number in range(most + skipped):
+        found.append(timed(number))
+        if is_precise(found[skipped:]):
+            break
+    return statistics.median(found[skipped:])
+
+
+def is_precise(seconds: Sequence[float]) -> bool:
+    """Whether the median of these times is known to `PRECISION`.
+
+    Its standard error is sqrt(pi / 2) times that of the mean, for times of a normal distribution.
+    Their standard deviation is the range of the middle half divided by 1.349, which single long
+    passes do not change.
+    """
+    if len(seconds) < LEAST_PASSES:
+        return False
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    error = math.sqrt(math.pi / 2 / len(seconds)) * (high - low) / 1.349
+    return error <= PRECISION * median

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -24,6 +26,8 @@ from peft_methods.training.collate import on_device
 from peft_methods.training.engine import EpochResult, Observer
 from peft_methods.training.precision import autocast
 
+ROW_TOKENS = 32  # about as many virtual tokens as methods put before a row
+
 
 def predict(
     task: Task,
@@ -36,23 +40,43 @@ def predict(
 ) -> Predictions:
     """Return the predictions for every row, in the order of `rows`.
 
-    Rows are sorted by length for batching, so there is little padding. Several ranks share the
-    batches, which are those of one GPU.
+    Rows are sorted by length for batching, so there is little padding. `batch_size` is that of the
+    longest rows: see `batches_of`. Several ranks share the batches, which are those of one GPU.
     """
     device = next(model.parameters()).device
-    order = np.argsort(np.asarray(rows.lengths), kind="stable")[::-1]
+    lengths = np.asarray(rows.lengths)
+    order = np.argsort(lengths, kind="stable")[::-1]
+    batches = batches_of(lengths[order], batch_size, fixed=collate.length)
     was_training = model.training
     model.eval()
-    starts, parts = range(0, len(order), batch_size), []
+    parts = []
     with torch.inference_mode(), autocast(device, precision):
-        for start in ranks.dealt(starts):
-            batch = collate([rows[int(row)] for row in order[start : start + batch_size]])
+        for places in ranks.dealt(batches):
+            batch = collate([rows[int(row)] for row in order[places]])
             parts.append(task.predict(model, on_device(batch, device)))
     model.train(was_training)
     ranks.divide_again(model)
     if ranks.count() > 1:
-        parts = ranks.collected([part.cpu() for part in parts], len(starts))
+        parts = ranks.collected([part.cpu() for part in parts], len(batches))
     return task.gather(parts, order, rows)
+
+
+def batches_of(
+    lengths: Sequence[int] | NDArray[np.int64], size: int, *, fixed: int | None = None
+) -> list[slice]:
+    """Divide rows of these lengths, the longest first, into batches. All are padded to `fixed`.
+
+    The first batch has `size` rows. Later ones have more, as long as they need no more memory: a
+    GPU computes short rows faster than the host launches their kernels. A row counts as many tokens
+    as it is padded to, and `ROW_TOKENS` for what a method adds to it.
+    """
+    widths = [fixed or int(length) for length in lengths]
+    batches, start = list[slice](), 0
+    while start < len(widths):
+        most = size * (widths[0] + ROW_TOKENS)
+        batches.append(slice(start, start + most // (widths[start] + ROW_TOKENS)))
+        start = batches[-1].stop
+    return batches
 
 
 # Attributes of the evaluator that a checkpoint stores as they are.
