@@ -1,65 +1,73 @@
 """Fixtures of the test suite: tiny models, data and a recipe, and sessions with given records.
 
-Heavy modules are imported once, here, before pytester runs pytest in this process.
+Heavy modules are imported once in a process that runs tests, before pytester runs pytest in it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
+import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from peft_methods.runs.record import Record
 
 # Threads that wait for each other do not spin: tests and their runs share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-import bitsandbytes  # noqa: F401
-import datasets  # noqa: F401
-import peft  # noqa: F401
-import pytest
-import torch
-import transformers  # noqa: F401
-from hypothesis import settings
-
-import peft_methods.api
-import peft_methods.plugin
-import peft_methods.report.paper
-import peft_methods.report.text.comparison
-import peft_methods.report.text.dry_run
-import peft_methods.runs.pipeline  # noqa: F401
-from peft_methods.methods.registry import METHODS
-from peft_methods.runs.record import Record
-
-with contextlib.suppress(ImportError):  # of an extra, which tests on a GPU do without
-    import typst  # noqa: F401
-
+# Many tests start a Python: they share bytecode, which container images often switch off.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# Otherwise pytest-benchmark would disable itself in the sessions that tests start.
+os.environ.pop("PYTEST_XDIST_WORKER", None)
 pytest.register_assert_rewrite("builders", "chart_builders")
-from builders import (  # noqa: E402  # after the line above, so that failed asserts show values
-    BENCHMARK,
-    CONFIGS,
-    LACKING,
-    ReplayRecords,
-    make_data,
-    make_model,
-    make_tagged_data,
-)
 from ray_cluster import ray_nodes, ray_of_session  # noqa: E402, F401  # fixtures
 from slurm_cluster import slurm, slurm_of_session  # noqa: E402, F401  # fixtures
 
-# Load the methods: pytester unloads modules that are first imported in an inner session.
-list(METHODS)
 # The same cases in every session, however slow the machine.
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("steady")
-# The registry imports methods on demand. pytester would forget the modules that a session imports,
-# but the registry would keep their classes.
-assert list(METHODS)
-torch.set_num_threads(1)  # for models this small more threads only wait for each other
-# Otherwise pytest-benchmark would disable itself in the sessions that tests start.
-os.environ.pop("PYTEST_XDIST_WORKER", None)
+
+HEAVY = (
+    "bitsandbytes",
+    "datasets",
+    "peft",
+    "transformers",
+    "peft_methods.api",
+    "peft_methods.plugin",
+    "peft_methods.report.paper",
+    "peft_methods.report.text.comparison",
+    "peft_methods.report.text.dry_run",
+    "peft_methods.runs.pipeline",
+    "builders",
+)
+OF_AN_EXTRA = ("typst",)  # which tests on a GPU do without
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import heavy modules, but not where pytest-xdist only hands out tests to its workers."""
+    if session.config.getoption("dist", "no") != "no":
+        return
+    present = [name for name in OF_AN_EXTRA if importlib.util.find_spec(name)]
+    for name in (*HEAVY, *present):
+        importlib.import_module(name)
+    import torch
+
+    from peft_methods.methods.registry import METHODS
+
+    # The registry imports methods on demand. pytester would forget the modules that a session
+    # imports, but the registry would keep their classes.
+    assert list(METHODS)
+    torch.set_num_threads(1)  # for models this small more threads only wait for each other
+    freeze_all()
 
 
 def freeze_all() -> None:
@@ -71,8 +79,6 @@ def freeze_all() -> None:
     gc.collect()
     gc.freeze()
 
-
-freeze_all()
 
 RECIPE = """
 [model]
@@ -141,10 +147,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark in ("faults", "simulation", "slow", "ray", "slurm")
         if mark not in config.option.markexpr
     }
-    unselected = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
-    if unselected:
-        config.hook.pytest_deselected(items=unselected)
-        items[:] = [item for item in items if item not in unselected]
+    parts: dict[bool, list[pytest.Item]] = {False: [], True: []}
+    for item in items:
+        parts[any(mark.name in left_out for mark in item.iter_markers())].append(item)
+    items[:] = parts[False]
+    config.hook.pytest_deselected(items=parts[True])
+    from builders import LACKING
+
     for item in items:
         if (
             item.path.is_relative_to(Path(__file__).parent)
@@ -186,6 +195,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny pretrained model folder per model family, by family."""
+    from builders import CONFIGS, make_model
+
     root = tmp_path_factory.mktemp("models")
     return {kind: make_model(root / kind, kind) for kind in CONFIGS}
 
@@ -193,6 +204,8 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny data folder with a train and a test split."""
+    from builders import make_data
+
     return make_data(tmp_path_factory.mktemp("data") / "words")
 
 
@@ -201,6 +214,8 @@ def tiny_recipe(
     tiny_models: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A recipe with every method on the tiny model and data. It takes seconds on any machine."""
+    from builders import make_data
+
     root = tmp_path_factory.mktemp("recipe")
     others = [make_data(root / f"source{i}", seed=i + 1) for i in range(2)]
     text = RECIPE.format(model=tiny_models["bert"], data=tiny_data, **TINY)
@@ -213,6 +228,8 @@ def tiny_recipe(
 @pytest.fixture(scope="session")
 def tagged_recipe(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe of token classification with tiny data and a tiny model."""
+    from builders import make_tagged_data
+
     root = tmp_path_factory.mktemp("tagged")
     data = make_tagged_data(root / "data")
     text = RECIPE.format(model=tiny_models["bert"], data=data, **TAGGED)
@@ -224,6 +241,8 @@ def tagged_recipe(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPat
 @pytest.fixture
 def tell(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
     """Run the benchmark in a session whose runs end with these records."""
+    from builders import BENCHMARK, ReplayRecords
+
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
 
     def run(records: Sequence[Record], *arguments: str) -> pytest.RunResult:

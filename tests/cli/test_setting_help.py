@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -29,8 +30,9 @@ ONLY_COMMAND_LINE = {
 
 def named_settings() -> Iterator[str]:
     """Yield every text given as `setting=` in the package, or as the default of a `setting`."""
-    for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    texts = (path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py"))
+    for text in (text for text in texts if re.search(r"\bsetting\b", text)):
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.keyword) and node.arg == "setting":
                 value = getattr(node.value, "value", None)
                 if isinstance(value, str) and value:
