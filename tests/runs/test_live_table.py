@@ -186,7 +186,6 @@ def test_an_interrupt_before_any_result_leaves_nothing(tiny_recipe: Path) -> Non
 SESSION = """
 import sys, time
 sys.path[:0] = {paths!r}
-from builders import BENCHMARK
 from progress_builders import PREPARATION, fill, groups_of
 from peft_methods.cli.terminal import progress_display
 from peft_methods.runs.progress.progress import Progress
