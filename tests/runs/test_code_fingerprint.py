@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,66 @@ from peft_methods.utils.code_parsing import parse
 from peft_methods.utils.errors import PeftMethodsError
 
 PACKAGE = Path(peft_methods.__file__).parent
-FRESH = """
-import importlib, json, sys
-sys.path[:0] = {paths!r}
-from peft_methods.runs.code_fingerprint import code_closure
+# Files are read once a process. This one imports what all cases need, then forks for each: a line
+# with its code, as JSON. The answer is a line too.
+SERVER = """
+import importlib, json, os, sys
+from peft_methods.methods import METHODS
+from peft_methods.runs.code_fingerprint import code_closure, code_fingerprint
+from peft_methods.runs.spec import PIPELINE
+from peft_methods.training.registry import ENGINES
 def root(name):
     module, _, attribute = name.partition(":")
     module = importlib.import_module(module)
     return getattr(module, attribute) if attribute else module
+for line in sys.stdin:
+    if os.fork() == 0:
+        exec(json.loads(line))
+        sys.stdout.flush()
+        os._exit(0)
+    _, status = os.wait()
+    if status:
+        print(f"error: {status}")
+        sys.stdout.flush()
+"""
+CLOSURE = """
+sys.path[:0] = {paths!r}
 print(json.dumps(code_closure(*map(root, {roots!r}))))
 """
 
 
+class Forks:
+    """A process without torch that forks for every piece of code."""
+
+    def __init__(self, package: Path) -> None:
+        """Start it with the package in a folder."""
+        code = f"import sys; sys.path.insert(0, {str(package)!r})\n{SERVER}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, code: str) -> Any:
+        """Return what a piece of code prints, read from JSON."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(code) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def end(self) -> None:
+        self._process.communicate(timeout=60)
+        assert self._process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    process = Forks(PACKAGE.parent)
+    yield process
+    process.end()
+
+
 def python(code: str, *arguments: str) -> str:
-    """The output of a fresh process, since files are read once a process."""
+    """Return the output of a new process."""
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -51,8 +97,8 @@ def python(code: str, *arguments: str) -> str:
 class Project:
     """Code of a user's, in a folder on the module search path."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, forks: Forks) -> None:
+        self.folder, self._forks = folder, forks
         self.write("acme/__init__.py", "")
 
     def write(self, name: str, text: str) -> None:
@@ -62,8 +108,8 @@ class Project:
 
     def closure(self, *roots: str) -> dict[str, str]:
         """The digests by module; a root is "module" or "module:class"."""
-        paths = [str(self.folder), str(self.folder / "site-packages"), str(PACKAGE.parent)]
-        found: dict[str, str] = json.loads(python(FRESH.format(paths=paths, roots=roots)))
+        paths = [str(self.folder), str(self.folder / "site-packages")]
+        found: dict[str, str] = self._forks.run(CLOSURE.format(paths=paths, roots=roots))
         return found
 
     def changed(self, root: str, edit: Callable[[], Any]) -> bool:
@@ -73,8 +119,8 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path: Path, forks: Forks) -> Project:
+    return Project(tmp_path, forks)
 
 
 # The user's own packages
@@ -357,14 +403,14 @@ def test_modules_that_cannot_be_parsed_count_by_their_bytes(project: Project, na
     assert project.changed("acme.a:A", lambda: project.write(f"acme/{name}", "nor this"))
 
 
-def test_modules_in_namespaces_and_archives_are_covered(tmp_path: Path) -> None:
+def test_modules_in_namespaces_and_archives_are_covered(tmp_path: Path, forks: Forks) -> None:
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
         archive.writestr("packed/__init__.py", "")
         archive.writestr("packed/a.py", "from space import b\nclass A: ...\n")
     (tmp_path / "space").mkdir()
     (tmp_path / "space" / "b.py").write_text("")
-    paths = [str(tmp_path / "packed.zip"), str(tmp_path), str(PACKAGE.parent)]
-    found = json.loads(python(FRESH.format(paths=paths, roots=["packed.a:A"])))
+    paths = [str(tmp_path / "packed.zip"), str(tmp_path)]
+    found = forks.run(CLOSURE.format(paths=paths, roots=["packed.a:A"]))
     assert found.keys() == {"packed", "packed.a", "space", "space.b"}
 
 
@@ -477,17 +523,11 @@ ORGANISATION = {
     "cost_model", "events", "timeouts", "limits", "scheduling", "recipe_checks",
 }  # fmt: skip
 ALL = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from peft_methods.runs.spec import PIPELINE
-from peft_methods.runs.code_fingerprint import code_closure, code_fingerprint
-from peft_methods.training.registry import ENGINES
-from peft_methods.methods import METHODS
-assert code_closure.__code__.co_filename.startswith(sys.argv[1])
-print(json.dumps({f"{method} {engine}": code_fingerprint(METHODS[method], ENGINES[engine], PIPELINE)
-    for method in sys.argv[2:] for engine in ENGINES}))
+assert code_closure.__code__.co_filename.startswith({folder!r})
+print(json.dumps({{f"{{method}} {{engine}}": code_fingerprint(METHODS[method], ENGINES[engine], PIPELINE)
+    for method in {methods!r} for engine in ENGINES}}))
 assert "torch" not in sys.modules and "transformers" not in sys.modules
-"""
+"""  # noqa: E501
 
 
 class Copy:
@@ -496,11 +536,13 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.copytree(PACKAGE, folder / "peft_methods")
+        self.forks = Forks(folder)
         self._unedited = self.fingerprints()
 
     def fingerprints(self, *more: str) -> dict[str, str]:
         """By "method engine", of the usual methods and of more."""
-        found: dict[str, str] = json.loads(python(ALL, str(self.folder), *CORE, *more))
+        code = ALL.format(folder=str(self.folder), methods=(*CORE, *more))
+        found: dict[str, str] = self.forks.run(code)
         return found
 
     def changed(self, name: str, old: str, new: str) -> set[str]:
@@ -515,8 +557,10 @@ class Copy:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    return Copy(tmp_path_factory.mktemp("copy"))
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    made = Copy(tmp_path_factory.mktemp("copy"))
+    yield made
+    made.forks.end()
 
 
 EVERY = {f"{method} {engine}" for method in CORE for engine in ENGINES}
