@@ -31,10 +31,10 @@ pytest.register_assert_rewrite("builders", "chart_builders")
 from ray_cluster import ray_nodes, ray_of_session  # noqa: E402, F401  # fixtures
 from slurm_cluster import slurm, slurm_of_session  # noqa: E402, F401  # fixtures
 
-# The same cases in every session, however slow the machine.
-settings.register_profile("steady", deadline=None, derandomize=True, max_examples=40)
+# The same cases in every session, however slow the machine. With -m slow, as in tox, they are more.
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=25)
+settings.register_profile("thorough", settings.get_profile("steady"), max_examples=40)
 settings.register_profile("long", deadline=None, max_examples=1000)
-settings.load_profile("steady")
 
 HEAVY = (
     "bitsandbytes",
@@ -50,6 +50,11 @@ HEAVY = (
     "builders",
 )
 OF_AN_EXTRA = ("typst",)  # which tests on a GPU do without
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many cases property tests have, unless --hypothesis-profile does."""
+    settings.load_profile("thorough" if "slow" in config.option.markexpr else "steady")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -48,10 +48,14 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree_of(path)))
+
+
 def imported(path: Path, *, lazy: bool = True) -> Iterator[str]:
     """Yield the project's modules that a file imports; without `lazy` only at its top level."""
-    tree = tree_of(path)
-    nodes = ast.walk(tree) if lazy else _at_import(tree)
+    nodes = nodes_of(path) if lazy else _at_import(tree_of(path))
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("peft_methods"):
             for alias in node.names:
@@ -73,7 +77,7 @@ def package_of(module: str) -> str:
 
 
 def functions_of(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -140,7 +144,7 @@ def test_only_the_command_line_knows_its_options() -> None:
         f"{module}:{node.lineno}"
         for module, path in MODULES.items()
         if package_of(module) not in {"cli", "plugin"}
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Constant) and "--peft-" in str(node.value)
     ]
     assert outside == []
@@ -152,7 +156,7 @@ def test_specs_are_read_by_attribute_outside_runs() -> None:
         f"{module}:{node.lineno}"
         for module, path in MODULES.items()
         if package_of(module) != "runs"
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if _is_string_subscript_of_a_spec(node)
     ]
     assert outside == []
@@ -179,7 +183,7 @@ def test_model_classes_losses_and_decoding_stand_in_tasks_alone() -> None:
         f"{module}: {name}"
         for module, path in MODULES.items()
         if package_of(module) != "tasks"
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         for name in [
             node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", ""),
             *([a.name for a in node.names] if isinstance(node, ast.ImportFrom) else []),

@@ -1,7 +1,7 @@
 """Thousands of bad inputs. Every parser refuses them in one line, or parses them correctly.
 
 `pytest tests/test_bad_input.py` prints how many cases were refused and accepted.
-`--hypothesis-profile=long` generates ten times as many, different ones each time.
+`--hypothesis-profile=long` generates forty times as many, different ones each time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ CASES: Counter[str] = Counter()  # number of cases by outcome; conftest.py print
 def many(count: int) -> settings:
     """Return Hypothesis settings with this many cases.
 
-    `--hypothesis-profile=long` multiplies them by ten.
+    It is that for a profile with 100 cases a test; other profiles scale it.
     """
     return settings(
         max_examples=count * settings().max_examples // 100, suppress_health_check=list(HealthCheck)

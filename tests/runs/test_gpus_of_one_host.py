@@ -93,6 +93,7 @@ def test_each_gpu_trains_one_run_and_records_say_what_ran_beside_it(
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
 
 
+@pytest.mark.slow
 def test_run_whose_gpu_failed_is_tried_on_another_and_that_is_no_attempt(
     make_scheduler: MakeScheduler, make_runs: MakeRuns
 ) -> None:
