@@ -30,6 +30,18 @@ METHODS = ("lora", "qlora", "adapter_fusion")
 
 
 @pytest.fixture(scope="module")
+def tiny_recipe(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The usual recipe with an eighth of the training steps: which runs are trained counts here."""
+    text = tiny_recipe.read_text(encoding="utf-8")
+    for usual, small in (("train = 160", "train = 40"), ("epochs = 2", "epochs = 1")):
+        assert f"\n{usual}\n" in text
+        text = text.replace(usual, small)
+    path = tmp_path_factory.mktemp("small") / "tiny.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
 def first_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a whole session and return its store's folder."""
     folder = tmp_path_factory.mktemp("first") / "results"
@@ -302,7 +314,7 @@ def test_run_key_ignores_only_expectations_and_descriptions(tiny_recipe: Path) -
 
     same = [key("expect.margin_over_majority=0.2"), key("budget.seeds=7"), key('title="x"')]
     other = [
-        key("budget.epochs=1"),
+        key("budget.epochs=3"),
         key("data.seed=3"),
         key("methods.adapter_fusion.reduction_factor=8"),
         key("budget.batch_size=4"),
