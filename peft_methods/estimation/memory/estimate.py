@@ -65,7 +65,7 @@ class RunEstimates:
             program = record(run)
         except PeftMethodsError:
             raise
-        except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+        except Exception as error:  # a method or a library may fail in any way
             raise ModelError(
                 f"{self._method.title} cannot be estimated: its program does not run without data "
                 f"({type(error).__name__}: {first_line(error)})",

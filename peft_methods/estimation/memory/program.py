@@ -91,7 +91,8 @@ def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -
         token_lengths=None,
     )
     config = load_config(spec, task.head)
-    texts = synthetic.draw(rows, task, embedding_rows(config), padding_of(config))
+    end = config.eos_token_id if config.is_encoder_decoder else None
+    texts = synthetic.draw(rows, task, embedding_rows(config), padding_of(config), end)
     base = loading.load(spec, task.head, texts.facts.label_names, device=loading.META)
     tokens = tokenize(texts, texts.tokenizer or base.tokenizer, rows, task, check=False).train
     tokenizer = texts.tokenizer or base.tokenizer
@@ -207,7 +208,7 @@ def _bytes(model: nn.Module) -> int:
 def _step(run: FakeRun, recorder: Recorder, trained: Sequence[nn.Parameter], optimizer: Any) -> int:
     """Run one training step. Return the number of events until the backward pass was done."""
     budget = run.recipe.budget
-    batch = _on_gpu(run.batch)
+    batch = _on_gpu(run.batch, recorder)
     recorder.part = "forward"
     with _computing(budget.precision, cached=not run.packs), _way_of(run, recorder, batch):
         found = TASKS[run.recipe.task].loss(run.model, batch)
@@ -263,7 +264,7 @@ def _evaluate(run: FakeRun, recorder: Recorder) -> None:
     recorder.part = "evaluation"
     run.model.eval()
     with torch.no_grad(), _computing(run.recipe.budget.precision):
-        TASKS[run.recipe.task].predict(run.model, _on_gpu(run.evaluated))
+        TASKS[run.recipe.task].predict(run.model, _on_gpu(run.evaluated, recorder))
 
 
 @contextmanager
@@ -277,13 +278,14 @@ def _computing(precision: str, *, cached: bool = True) -> Iterator[None]:
         yield
 
 
-def _on_gpu(batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: torch.empty(value.shape, dtype=value.dtype)
-        if isinstance(value, torch.Tensor)
-        else value
-        for name, value in batch.items()
-    }
+def _on_gpu(batch: Mapping[str, Any], recorder: Recorder) -> dict[str, Any]:
+    """Return a batch without data. The recorder knows its whole numbers."""
+    moved = dict(batch)
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            moved[name] = torch.empty(value.shape, dtype=value.dtype)
+            recorder.values.learn(moved[name], value)
+    return moved
 
 
 def _is_in_16_bits(spec: ModelSpec, model: Any) -> bool:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from peft_methods.estimation.memory.kernels import workspace_bytes
+from peft_methods.estimation.memory.values import KnownValues
 from peft_methods.estimation.operations import Operation
 from peft_methods.models.quantization import flop_formulas
 from peft_methods.profiling.peak_memory import Event
@@ -64,6 +65,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.recording = Recording()
         self.part = "forward"
+        self.values = KnownValues()
         self._known: dict[int, int] = {}  # storages that are alive, and their addresses
         self._next = 0
         self._flops = {**flop_registry, **_wrapped(flop_formulas())}
@@ -95,9 +97,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         options = dict(kwargs or {})
         if func is torch.ops.aten._local_scalar_dense.default:
             return self._some_value(args[0])
-        result = func(*args, **options)
+        result = self.values.run(func, args, options)
         inputs = list(_tensors((args, options)))
         outputs = list(_tensors(result))
+        self.values.follow(func, args, options, inputs, outputs)
         name = str(func._overloadpacket)
         made = [one for one in outputs if self._seen(one, name) is not None]
         self._note_parents(name, inputs, made)
