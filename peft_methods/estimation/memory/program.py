@@ -159,7 +159,7 @@ def _with_method(
 
 def record(run: FakeRun) -> RecordedProgram:
     """Run the program and record it. Its training step creates the optimizer state."""
-    recorder, starts, model = Recorder(), {}, run.model
+    recorder, starts, model = Recorder(run.mode), {}, run.model
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = recorder.own(weights_of(model))
     loaded = _bytes(model)
