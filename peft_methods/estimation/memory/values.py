@@ -18,6 +18,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 MOST = 2**22  # elements of a tensor whose values are followed
 aten = torch.ops.aten
+# Results without values: memory as it was left
+UNDEFINED = frozenset(
+    {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
+)
 
 
 class KnownValues:
@@ -54,7 +58,10 @@ class KnownValues:
         """Compute the values of an operation's results, if all that it reads is known."""
         if not outputs or any(one.is_floating_point() for one in outputs):
             return
-        if any(one.numel() > MOST for one in outputs) or any(self.of(one) is None for one in inputs):
+        is_random = torch.Tag.nondeterministic_seeded in func.tags
+        is_large = any(one.numel() > MOST for one in outputs)
+        is_undefined = func._overloadpacket in UNDEFINED or is_random or is_large
+        if is_undefined or any(self.of(one) is None for one in inputs):
             self._forget(outputs)
             return
         with unset_fake_temporarily():
