@@ -19,7 +19,7 @@ from peft_methods.data.token_rows import TokenRow, TokenRows
 from peft_methods.data.tokenize import tokenize
 from peft_methods.estimation.memory import fake_model, packed
 from peft_methods.estimation.memory.compiled import as_compiled
-from peft_methods.estimation.memory.cuda_rules import CudaRules, autocast_flags
+from peft_methods.estimation.memory.cuda_rules import AMPERE, CudaRules, autocast_flags
 from peft_methods.estimation.memory.owners import owners_of, weights_of
 from peft_methods.estimation.memory.recorder import Recorder, Recording
 from peft_methods.methods.base import ApplyContext, Method
@@ -71,12 +71,21 @@ class FakeRun:
     mode: FakeTensorMode
     length: int
     packs: bool = False
+    capability: tuple[int, int] = AMPERE
 
 
-def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -> FakeRun:
+def build(
+    recipe: Recipe,
+    method: Method,
+    length: int,
+    *,
+    packs: bool = False,
+    capability: tuple[int, int] = AMPERE,
+) -> FakeRun:
     """Build the model without data, apply the method, and draw batches of rows of this length.
 
-    `packs`: the rows of a decoder are packed, and its layers compiled. Raises `ModelError`,
+    `packs`: the rows of a decoder are packed, and its layers compiled. `capability` is the compute
+    capability of the GPU. Raises `ModelError`,
     `DataError` and whatever the method raises for a model that it cannot train.
     """
     task, mode = TASKS[recipe.task], fake_model.fake_mode()
@@ -105,7 +114,7 @@ def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -
     base, model = _with_method(recipe, method, base, texts.facts.label_names, few)
     base.model.config.use_cache = False  # as the Trainer sets it
     fake_model.without_data(model, mode)
-    return FakeRun(recipe, method, base, model, batch, evaluated, mode, length, packs)
+    return FakeRun(recipe, method, base, model, batch, evaluated, mode, length, packs, capability)
 
 
 def _repeated(rows: TokenRows, count: int) -> list[TokenRow]:
@@ -210,14 +219,14 @@ def _step(run: FakeRun, recorder: Recorder, trained: Sequence[nn.Parameter], opt
     budget = run.recipe.budget
     batch = _on_gpu(run.batch, recorder)
     recorder.part = "forward"
-    with _computing(budget.precision, cached=not run.packs), _way_of(run, recorder, batch):
+    with _computing(run, cached=not run.packs), _way_of(run, recorder, batch):
         found = TASKS[run.recipe.task].loss(run.model, batch)
         loss = found.mean
     extra = run.method.penalty(run.model)
     if extra is not None:
         loss = loss + extra
     recorder.part = "backward"
-    with CudaRules():
+    with CudaRules(run.capability):
         _backward(loss)
     del loss, found, extra
     done = len(recorder.recording.events)
@@ -263,15 +272,16 @@ def _way_of(run: FakeRun, recorder: Recorder, batch: Mapping[str, Any]) -> Itera
 def _evaluate(run: FakeRun, recorder: Recorder) -> None:
     recorder.part = "evaluation"
     run.model.eval()
-    with torch.no_grad(), _computing(run.recipe.budget.precision):
+    with torch.no_grad(), _computing(run):
         TASKS[run.recipe.task].predict(run.model, _on_gpu(run.evaluated, recorder))
 
 
 @contextmanager
-def _computing(precision: str, *, cached: bool = True) -> Iterator[None]:
+def _computing(run: FakeRun, *, cached: bool = True) -> Iterator[None]:
     """Context manager of forward passes, in the precision of a run and with a GPU's rules."""
+    precision = run.recipe.budget.precision
     with (
-        CudaRules(),
+        CudaRules(run.capability),
         autocast_flags(HALF.get(precision)),
         autocast(torch.device("cpu"), precision, cached=cached),
     ):
