@@ -27,7 +27,7 @@ from peft_methods.models import loading
 from peft_methods.models.config import load_config, padding_of
 from peft_methods.models.padding import embedding_rows
 from peft_methods.profiling.peak_memory import Owners
-from peft_methods.recipes.schema import ModelSpec, Recipe
+from peft_methods.recipes.schema import Recipe
 from peft_methods.tasks.collate import model_inputs
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import checkpointing
@@ -179,7 +179,7 @@ def record(run: FakeRun) -> RecordedProgram:
             run.method,
             run.recipe.budget.precision,
             run.mode,
-            embeddings=_is_in_16_bits(run.recipe.model, model),
+            embeddings=packed.is_in_16_bits(run.recipe.model, model),
         )
         weights = [*recorder.own(weights_of(model)), *weights]
     starts["step"] = len(recorder.recording.events)
@@ -296,8 +296,3 @@ def _on_gpu(batch: Mapping[str, Any], recorder: Recorder) -> dict[str, Any]:
             moved[name] = torch.empty(value.shape, dtype=value.dtype)
             recorder.values.learn(moved[name], value)
     return moved
-
-
-def _is_in_16_bits(spec: ModelSpec, model: Any) -> bool:
-    """Whether the weights are in 16 bits where they are published. Random ones are rounded so."""
-    return spec.weights == "random" or model.config.dtype in HALF.values()
