@@ -41,7 +41,14 @@ class FormulaEstimator:
     asked: list[tuple[str, int, int]] = field(default_factory=list)
 
     def memory(
-        self, recipe: Recipe, method: Method, *, engine: str, batch_size: int, length: int
+        self,
+        recipe: Recipe,
+        method: Method,
+        *,
+        engine: str,
+        batch_size: int,
+        length: int,
+        capability: tuple[int, int] | None = None,
     ) -> RunMemory:
         self.asked.append((method.name, batch_size, length))
         if method.name in self.failing:

@@ -52,8 +52,14 @@ class Case:
         recipe = question.with_batch(self.recipe, batch_size)
         if length > recipe.data.max_length:
             recipe = question.with_length(recipe, length)
+        device = None if self.gpu is None else self.gpu.device
         return self.estimator.memory(
-            recipe, self.method, engine=self.engine, batch_size=batch_size, length=length
+            recipe,
+            self.method,
+            engine=self.engine,
+            batch_size=batch_size,
+            length=length,
+            capability=None if device is None else device.capability,
         )
 
     @cached_property

@@ -42,17 +42,26 @@ class ProgramEstimator:
         self._runs: dict[str, RunEstimates] = {}
 
     def memory(
-        self, recipe: Recipe, method: Method, *, engine: str, batch_size: int, length: int
+        self,
+        recipe: Recipe,
+        method: Method,
+        *,
+        engine: str,
+        batch_size: int,
+        length: int,
+        capability: tuple[int, int] | None = None,
     ) -> RunMemory:
         """Estimate the memory of a run whose largest batch has so many rows of so many tokens."""
+        from peft_methods.estimation.memory.cuda_rules import AMPERE
         from peft_methods.estimation.memory.estimate import RunEstimates
 
+        of_gpu = min(capability or AMPERE, AMPERE)  # newer ones have the same kernels
         shapeless = question.with_length(question.with_batch(recipe, 1), 1)
-        key = repr((shapeless, method, engine))
+        key = repr((shapeless, method, engine, of_gpu))
         if key not in self._runs:
             if len(self._runs) == MOST_RUNS:
                 del self._runs[next(iter(self._runs))]
-            self._runs[key] = RunEstimates(recipe, method, engine)
+            self._runs[key] = RunEstimates(recipe, method, engine, of_gpu)
         return self._runs[key].memory(batch_size, length)
 
     def device(self, name: str) -> KnownDevice:

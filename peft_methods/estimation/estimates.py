@@ -103,8 +103,6 @@ def _base(question: Question) -> Base:
     except ModelError as error:
         text = str(error.args[0]).replace(repr(recipe.model.source), repr(question.model))
         raise ModelError(text, setting=error.setting) from None
-    if getattr(loaded.model.config, "is_encoder_decoder", False):
-        raise ModelError(f"{question.model!r}: encoder-decoder models are not estimated yet.")
     loaded.check_length(recipe.data.max_length)
     limit = loaded.longest
     return Base(loaded, limit or NO_LIMIT, embedding_rows(loaded.model.config))

@@ -55,11 +55,19 @@ class Estimator(Protocol):
     """What an estimate of one run is made of."""
 
     def memory(
-        self, recipe: Recipe, method: Method, *, engine: str, batch_size: int, length: int
+        self,
+        recipe: Recipe,
+        method: Method,
+        *,
+        engine: str,
+        batch_size: int,
+        length: int,
+        capability: tuple[int, int] | None = None,
     ) -> RunMemory:
         """Estimate the memory of a run whose largest batch has so many rows of so many tokens.
 
-        Raises `PeftMethodsError` for a run that cannot be.
+        `capability` is the compute capability of the GPU, None if unknown. Raises
+        `PeftMethodsError` for a run that cannot be.
         """
 
     def step(

@@ -25,8 +25,7 @@ WAYS_OUT = {
     "activations": "smaller batches, shorter rows and gradient checkpointing lower them, and fewer "
     "trained parameters do not",
     "weights": "a smaller model or weights in 4 or 8 bits lower them",
-    "optimizer_state": "fewer trained parameters lower it, and so does an optimizer that keeps its "
-    "state in 8 bits",
+    "optimizer_state": "fewer trained parameters lower it",
     "gradients": "fewer trained parameters lower them",
 }
 WAYS_LEFT = {  # for a run that has gradient checkpointing, or quantised weights

@@ -238,11 +238,15 @@ def test_model_of_the_hub_without_network_is_one_line(monkeypatch: pytest.Monkey
         estimated(model="./nowhere")
 
 
-def test_encoder_decoder_is_one_line(tmp_path: Path) -> None:
+def test_encoder_decoder_has_an_estimate(tmp_path: Path) -> None:
     sizes = {"d_model": 32, "num_layers": 1, "d_ff": 64, "num_heads": 2, "vocab_size": 100}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **sizes}))
-    with pytest.raises(ModelError, match="encoder-decoder models are not estimated yet"):
-        estimated(model=str(tmp_path))
+    ends = {"eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **sizes, **ends}))
+    found = estimated(
+        model=str(tmp_path), methods=["lora"], max_length=16, estimator=default_estimator()
+    )
+    assert found[0].problem == ""
+    assert found[0].memory is not None
 
 
 @pytest.mark.parametrize(

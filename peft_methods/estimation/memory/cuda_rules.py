@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+AMPERE = (8, 0)  # the compute capability of the first GPUs with flash attention in torch
 HALVES = (torch.bfloat16, torch.float16)
 # https://docs.pytorch.org/docs/stable/amp.html: CUDA operations that autocast to float32
 _WORDS = """
@@ -36,7 +37,14 @@ IN_FP32: frozenset[Any] = frozenset(
 
 
 class CudaRules(TorchFunctionMode):
-    """Runs torch's functions on tensors of the host as they run on a GPU."""
+    """Runs torch's functions on tensors of the host as they run on a GPU.
+
+    `capability` is the compute capability of the GPU, which decides the kernel of attention.
+    """
+
+    def __init__(self, capability: tuple[int, int] = AMPERE) -> None:
+        super().__init__()
+        self._capability = capability
 
     def __torch_function__(
         self,
@@ -46,8 +54,10 @@ class CudaRules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         options = dict(kwargs or {})
-        if func in OWN:
-            return OWN[func](*args, **options)
+        if func is F.dropout:
+            return _dropout(*args, **options)
+        if func is F.scaled_dot_product_attention:
+            return _attention(self._capability, *args, **options)
         if func in IN_FP32 and torch.is_autocast_enabled("cpu"):
             return func(*map(_in_fp32, args), **{k: _in_fp32(v) for k, v in options.items()})
         return func(*args, **options)
@@ -88,6 +98,7 @@ def _dropout(
 
 
 def _attention(  # noqa: PLR0917  # torch's own arguments
+    capability: tuple[int, int],
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -97,10 +108,12 @@ def _attention(  # noqa: PLR0917  # torch's own arguments
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Return attention by the kernel that torch chooses on a GPU (Ampere or newer).
+    """Return attention by the kernel that torch chooses on a GPU.
 
-    Without a mask and in half precision it is the flash kernel, else the memory-efficient one. A
-    mask of truth values becomes one of scores first. cuDNN's kernel is off in all runs.
+    Without a mask and in half precision it is the flash kernel from Ampere on, else the
+    memory-efficient one. Older GPUs have this one for fp32 and fp16; in bf16 they compute attention
+    by products of whole matrices. A mask of truth values becomes one of scores first. cuDNN's
+    kernel is off in all runs. Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp.
     """
     if torch.is_autocast_enabled("cpu"):
         half = torch.get_autocast_dtype("cpu")
@@ -110,7 +123,11 @@ def _attention(  # noqa: PLR0917  # torch's own arguments
     if enable_gqa and key.shape[1] != query.shape[1] and attn_mask is not None:
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-    if attn_mask is None and query.dtype in HALVES and query.shape[-1] <= 256:
+    is_old = capability < AMPERE
+    if is_old and query.dtype == torch.bfloat16:
+        return _by_products(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    has_flash = query.dtype in HALVES and query.shape[-1] <= 256 and not is_old
+    if attn_mask is None and has_flash:
         found: tuple[torch.Tensor, ...] = torch.ops.aten._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, scale=scale
         )
@@ -125,6 +142,33 @@ def _attention(  # noqa: PLR0917  # torch's own arguments
     return found[0]
 
 
+def _by_products(  # noqa: PLR0917  # torch's own arguments
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """Return attention by products; the scores of all pairs of tokens are stored.
+
+    Source: `_scaled_dot_product_attention_math` in aten/src/ATen/native/transformers/attention.cpp.
+    """
+    if enable_gqa and key.shape[1] != query.shape[1]:
+        times = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
+    if is_causal:
+        mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+    root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
+    scores = (query * root) @ (key.transpose(-2, -1) * root)
+    if mask is not None:
+        scores = scores + (_scores(mask, query.dtype) if mask.dtype == torch.bool else mask)
+    weights = torch.ops.aten._softmax(scores, -1, False)
+    return _dropout(weights, dropout, dropout > 0) @ value
+
+
 def _scores(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a mask of truth values as one of scores; its last size is padded to a multiple of 16.
 
@@ -135,9 +179,3 @@ def _scores(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if (missing := -mask.shape[-1] % 16) != 0:
         mask = F.pad(mask, (0, missing))[..., : mask.shape[-1]]
     return mask
-
-
-OWN: dict[Any, Callable[..., Any]] = {
-    F.dropout: _dropout,
-    F.scaled_dot_product_attention: _attention,
-}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from peft_methods.estimation.estimator import RunMemory
+from peft_methods.estimation.memory.cuda_rules import AMPERE
 from peft_methods.estimation.memory.program import RecordedProgram, build, record
 from peft_methods.estimation.memory.shapes import Programs
 from peft_methods.estimation.memory.simulation import SimulatedMemory, simulate
@@ -33,12 +34,23 @@ CONTEXT = Interval(250 * MIB, 800 * MIB, 1050 * MIB)
 
 
 class RunEstimates:
-    """The memory of one run for any shape of its batch: few are recorded, others computed."""
+    """The memory of one run for any shape of its batch: few are recorded, others computed.
 
-    def __init__(self, recipe: Recipe, method: Method, engine: str) -> None:
+    `capability` is the compute capability of the GPU, by default that of Ampere or newer. Older
+    GPUs have no flash attention, and so no packed rows.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        method: Method,
+        engine: str,
+        capability: tuple[int, int] = AMPERE,
+    ) -> None:
         self._recipe, self._method = recipe, method
         self._is_captured = engine_of(engine).replays_steps
-        self._packs = _packs(recipe, engine)
+        self._capability = capability
+        self._packs = capability >= AMPERE and _packs(recipe, engine)
         self._checkpoint_bytes = 0
         self._programs = Programs(self._recorded)
 
@@ -61,11 +73,13 @@ class RunEstimates:
         budget = replace(self._recipe.budget, batch_size=batch_size)
         recipe = replace(self._recipe, budget=budget)
         try:
-            run = build(recipe, self._method, length, packs=self._packs)
+            run = build(
+                recipe, self._method, length, packs=self._packs, capability=self._capability
+            )
             program = record(run)
         except PeftMethodsError:
             raise
-        except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+        except Exception as error:  # a method or a library may fail in any way
             raise ModelError(
                 f"{self._method.title} cannot be estimated: its program does not run without data "
                 f"({type(error).__name__}: {first_line(error)})",

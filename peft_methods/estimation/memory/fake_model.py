@@ -101,8 +101,11 @@ def quantize(model: Any, kind: Quantization, compute: torch.dtype) -> None:
     if kind == "torchao_int8":
         raise ModelError("there is no estimate for weights that torchao stores", setting="method")
     kept = (*top_modules(model), f"{model.base_model_prefix}.pooler")
+    whole = model._keep_in_fp32_modules or ()  # last parts of names, such as "wo" in T5
     with torch.device(loading.META):
         for parent, name, layer in list(_linear_layers(model, kept)):
+            if name in whole:
+                continue
             new = _eight_bits(layer) if kind == "int8" else _four_bits(layer, kind, compute)
             setattr(parent, name, new)
     model.is_loaded_in_8bit = kind == "int8"
@@ -161,6 +164,7 @@ def _four_bits(layer: nn.Module, kind: str, compute: torch.dtype) -> nn.Module:
     new.weight = Packed(packed, False, state, BLOCK, True, kind, bnb_quantized=True, module=new)
     new.quant_state, new.bias = state, layer.bias
     new.compute_type_is_set = True
+    new.support_avx512bf16_for_cpu = False  # else it is packed for the host's own kernel
     return new
 
 

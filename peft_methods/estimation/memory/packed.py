@@ -19,6 +19,7 @@ from peft_methods.models.attention_registry import registered
 from peft_methods.models.packed_virtual_tokens import packed_virtual_tokens, prefix_of
 from peft_methods.models.projection import transformers_model
 from peft_methods.models.quantization import is_quantized
+from peft_methods.recipes.schema import ModelSpec
 from peft_methods.tasks.collate import BORDERS, Collator
 from peft_methods.training.cuda_graphs.attention import flash_attention
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator
@@ -110,3 +111,8 @@ def hold_in_half(
                 module._parameters[name] = made[id(parameter)]
             if type(module) is nn.Embedding and module.weight.dtype == half:
                 module.register_forward_hook(lambda _, __, output: output.float())
+
+
+def is_in_16_bits(spec: ModelSpec, model: Any) -> bool:
+    """Whether the weights are in 16 bits where they are published. Random ones are rounded so."""
+    return spec.weights == "random" or model.config.dtype in HALF.values()

@@ -19,7 +19,7 @@ from peft_methods.data.token_rows import TokenRow, TokenRows
 from peft_methods.data.tokenize import tokenize
 from peft_methods.estimation.memory import fake_model, packed
 from peft_methods.estimation.memory.compiled import as_compiled
-from peft_methods.estimation.memory.cuda_rules import CudaRules, autocast_flags
+from peft_methods.estimation.memory.cuda_rules import AMPERE, CudaRules, autocast_flags
 from peft_methods.estimation.memory.owners import owners_of, weights_of
 from peft_methods.estimation.memory.recorder import Recorder, Recording
 from peft_methods.methods.base import ApplyContext, Method
@@ -27,7 +27,7 @@ from peft_methods.models import loading
 from peft_methods.models.config import load_config, padding_of
 from peft_methods.models.padding import embedding_rows
 from peft_methods.profiling.peak_memory import Owners
-from peft_methods.recipes.schema import ModelSpec, Recipe
+from peft_methods.recipes.schema import Recipe
 from peft_methods.tasks.collate import model_inputs
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import checkpointing
@@ -71,12 +71,21 @@ class FakeRun:
     mode: FakeTensorMode
     length: int
     packs: bool = False
+    capability: tuple[int, int] = AMPERE
 
 
-def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -> FakeRun:
+def build(
+    recipe: Recipe,
+    method: Method,
+    length: int,
+    *,
+    packs: bool = False,
+    capability: tuple[int, int] = AMPERE,
+) -> FakeRun:
     """Build the model without data, apply the method, and draw batches of rows of this length.
 
-    `packs`: the rows of a decoder are packed, and its layers compiled. Raises `ModelError`,
+    `packs`: the rows of a decoder are packed, and its layers compiled. `capability` is the compute
+    capability of the GPU. Raises `ModelError`,
     `DataError` and whatever the method raises for a model that it cannot train.
     """
     task, mode = TASKS[recipe.task], fake_model.fake_mode()
@@ -91,7 +100,8 @@ def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -
         token_lengths=None,
     )
     config = load_config(spec, task.head)
-    texts = synthetic.draw(rows, task, embedding_rows(config), padding_of(config))
+    end = config.eos_token_id if config.is_encoder_decoder else None
+    texts = synthetic.draw(rows, task, embedding_rows(config), padding_of(config), end)
     base = loading.load(spec, task.head, texts.facts.label_names, device=loading.META)
     tokens = tokenize(texts, texts.tokenizer or base.tokenizer, rows, task, check=False).train
     tokenizer = texts.tokenizer or base.tokenizer
@@ -104,7 +114,7 @@ def build(recipe: Recipe, method: Method, length: int, *, packs: bool = False) -
     base, model = _with_method(recipe, method, base, texts.facts.label_names, few)
     base.model.config.use_cache = False  # as the Trainer sets it
     fake_model.without_data(model, mode)
-    return FakeRun(recipe, method, base, model, batch, evaluated, mode, length, packs)
+    return FakeRun(recipe, method, base, model, batch, evaluated, mode, length, packs, capability)
 
 
 def _repeated(rows: TokenRows, count: int) -> list[TokenRow]:
@@ -158,7 +168,7 @@ def _with_method(
 
 def record(run: FakeRun) -> RecordedProgram:
     """Run the program and record it. Its training step creates the optimizer state."""
-    recorder, starts, model = Recorder(), {}, run.model
+    recorder, starts, model = Recorder(run.mode), {}, run.model
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = recorder.own(weights_of(model))
     loaded = _bytes(model)
@@ -169,7 +179,7 @@ def record(run: FakeRun) -> RecordedProgram:
             run.method,
             run.recipe.budget.precision,
             run.mode,
-            embeddings=_is_in_16_bits(run.recipe.model, model),
+            embeddings=packed.is_in_16_bits(run.recipe.model, model),
         )
         weights = [*recorder.own(weights_of(model)), *weights]
     starts["step"] = len(recorder.recording.events)
@@ -207,16 +217,16 @@ def _bytes(model: nn.Module) -> int:
 def _step(run: FakeRun, recorder: Recorder, trained: Sequence[nn.Parameter], optimizer: Any) -> int:
     """Run one training step. Return the number of events until the backward pass was done."""
     budget = run.recipe.budget
-    batch = _on_gpu(run.batch)
+    batch = _on_gpu(run.batch, recorder)
     recorder.part = "forward"
-    with _computing(budget.precision, cached=not run.packs), _way_of(run, recorder, batch):
+    with _computing(run, cached=not run.packs), _way_of(run, recorder, batch):
         found = TASKS[run.recipe.task].loss(run.model, batch)
         loss = found.mean
     extra = run.method.penalty(run.model)
     if extra is not None:
         loss = loss + extra
     recorder.part = "backward"
-    with CudaRules():
+    with CudaRules(run.capability):
         _backward(loss)
     del loss, found, extra
     done = len(recorder.recording.events)
@@ -262,30 +272,27 @@ def _way_of(run: FakeRun, recorder: Recorder, batch: Mapping[str, Any]) -> Itera
 def _evaluate(run: FakeRun, recorder: Recorder) -> None:
     recorder.part = "evaluation"
     run.model.eval()
-    with torch.no_grad(), _computing(run.recipe.budget.precision):
-        TASKS[run.recipe.task].predict(run.model, _on_gpu(run.evaluated))
+    with torch.no_grad(), _computing(run):
+        TASKS[run.recipe.task].predict(run.model, _on_gpu(run.evaluated, recorder))
 
 
 @contextmanager
-def _computing(precision: str, *, cached: bool = True) -> Iterator[None]:
+def _computing(run: FakeRun, *, cached: bool = True) -> Iterator[None]:
     """Context manager of forward passes, in the precision of a run and with a GPU's rules."""
+    precision = run.recipe.budget.precision
     with (
-        CudaRules(),
+        CudaRules(run.capability),
         autocast_flags(HALF.get(precision)),
         autocast(torch.device("cpu"), precision, cached=cached),
     ):
         yield
 
 
-def _on_gpu(batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: torch.empty(value.shape, dtype=value.dtype)
-        if isinstance(value, torch.Tensor)
-        else value
-        for name, value in batch.items()
-    }
-
-
-def _is_in_16_bits(spec: ModelSpec, model: Any) -> bool:
-    """Whether the weights are in 16 bits where they are published. Random ones are rounded so."""
-    return spec.weights == "random" or model.config.dtype in HALF.values()
+def _on_gpu(batch: Mapping[str, Any], recorder: Recorder) -> dict[str, Any]:
+    """Return a batch without data. The recorder knows its whole numbers."""
+    moved = dict(batch)
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            moved[name] = torch.empty(value.shape, dtype=value.dtype)
+            recorder.values.learn(moved[name], value)
+    return moved

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from peft_methods.estimation.memory.kernels import workspace_bytes
+from peft_methods.estimation.memory.repeated import Repeated
+from peft_methods.estimation.memory.values import OWN, KnownValues
 from peft_methods.estimation.operations import Operation
 from peft_methods.models.quantization import flop_formulas
 from peft_methods.profiling.peak_memory import Event
@@ -60,10 +62,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     cheap as sums, since the engine computes them again beside layers in 4 bits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recording = Recording()
         self.part = "forward"
+        self.values = KnownValues()
+        self._repeated = Repeated(mode)
         self._known: dict[int, int] = {}  # storages that are alive, and their addresses
         self._next = 0
         self._flops = {**flop_registry, **_wrapped(flop_formulas())}
@@ -72,6 +76,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.parents: dict[int, tuple[int, ...]] = {}  # of cheap values, since `new_region`
         self.given = 0  # the last address before it
         self.recomputes_ranks = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the wrapper of torch takes time
 
     def own(self, tensors: Iterable[torch.Tensor]) -> list[int]:
         """Record that these tensors are there, if that is not known. Return their addresses."""
@@ -92,13 +100,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is torch.ops.prim.device.default:  # asked for most often
             return args[0].fake_device
-        options = dict(kwargs or {})
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return self._some_value(args[0])
-        result = func(*args, **options)
+        with torch._C.DisableTorchFunction():  # no rule asks for a tensor's size
+            if func is torch.ops.aten._local_scalar_dense.default:
+                return self._some_value(args[0])
+            return self._recorded(func, args, dict(kwargs or {}))
+
+    def _recorded(self, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """Run an operation. Record what it allocates, and itself unless it only makes a view."""
+        result = self._repeated.run(func, args, options, self.values.run)
         inputs = list(_tensors((args, options)))
         outputs = list(_tensors(result))
+        self.values.follow(func, args, options, inputs, outputs)
         name = str(func._overloadpacket)
+        if func._overloadpacket in OWN or any(one.layout != torch.strided for one in outputs):
+            self.new_region()  # the compiler ends a graph where sizes follow from values
         made = [one for one in outputs if self._seen(one, name) is not None]
         self._note_parents(name, inputs, made)
         self._use(workspace_bytes(name, inputs, outputs), name)
@@ -207,7 +222,14 @@ def _wrapped(formulas: Mapping[Any, Callable[..., int]]) -> dict[Any, Callable[.
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    return (one for one in tree_leaves(values) if isinstance(one, torch.Tensor))
+    """Yield all tensors of nested arguments or results."""
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for one in values:
+            yield from _tensors(one)
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))
 
 
 def _bytes_of(tensor: torch.Tensor) -> int:

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from peft_methods.estimation.api import Estimates
 from peft_methods.estimation.fitting import needed_bytes
-from peft_methods.estimation.results import Fit, Interval, MethodEstimate, TimeEstimate, Way
+from peft_methods.estimation.results import (
+    Fit,
+    Interval,
+    MemoryEstimate,
+    MethodEstimate,
+    TimeEstimate,
+    Way,
+)
 from peft_methods.report.formatting import MISSING, between, millions, size
 from peft_methods.report.text.layout import Layout
 from peft_methods.utils.units import format_duration
@@ -18,9 +25,12 @@ SIGNS = {
     "gradients": "G",
     "optimizer": "O",
     "activations": "A",
+    "workspace": "K",
+    "rounding": "R",
     "other": "x",
 }
-SHOWN_AS = {"optimizer_state": "optimizer", "workspace": "other", "rounding": "other"}
+SHOWN_AS = {"optimizer_state": "optimizer"}
+PHASES = {"load": "loading", "train": "training", "evaluate": "evaluation"}
 MOST_NAMES = 6  # methods that are named in one sentence
 BASES = {
     "probe": "from a measurement of this device",
@@ -130,13 +140,15 @@ def _problems(estimates: Sequence[MethodEstimate]) -> Iterator[str]:
 
 
 def _peaks(known: Sequence[MethodEstimate], layout: Layout) -> Iterator[str]:
-    """Yield the table of the parts of every peak, and bars of them."""
+    """Yield the peaks of the phases, the parts of that of training, and bars of them."""
     shown = [(one.title, _shown_parts(one)) for one in known]
     names = [name for name in SIGNS if any(parts[name] for _, parts in shown)]
     if not shown:
         return
+    peaks = [[one.title, *_phase_peaks(one.memory)] for one in known if one.memory is not None]
+    yield from layout.tables(["Peak of", *PHASES.values()], peaks)
     lines = [[title, *(size(parts[name]) for name in names)] for title, parts in shown]
-    yield from layout.tables(["Parts of the peak", *names], lines)
+    yield from layout.tables(["Parts of training's", *names], lines)
     most = max(sum(parts.values()) for _, parts in shown)
     wide = max(len(title) for title, _ in shown)
     bars = [f"{title:<{wide}}  {_bar(parts, most)}" for title, parts in shown]
@@ -144,8 +156,13 @@ def _peaks(known: Sequence[MethodEstimate], layout: Layout) -> Iterator[str]:
     yield "\n".join([*bars, layout.prose(f"({legend}; the longest bar is {size(most)})")])
 
 
+def _phase_peaks(memory: MemoryEstimate) -> Iterator[str]:
+    """Yield the allocated peak of each phase; a phase without one has a dash."""
+    return (size(memory.phases[name]) if name in memory.phases else MISSING for name in PHASES)
+
+
 def _shown_parts(one: MethodEstimate) -> dict[str, int]:
-    """Return the parts of a peak as they are shown: small ones together."""
+    """Return the parts of a peak as they are shown; unknown ones together."""
     parts = dict.fromkeys(SIGNS, 0)
     for name, value in (one.memory.parts if one.memory else {}).items():
         shown = SHOWN_AS.get(name, name)

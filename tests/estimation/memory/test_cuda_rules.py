@@ -74,6 +74,23 @@ def test_attention_takes_the_kernel_of_a_gpu(dtype: torch.dtype, masked: bool, k
     ]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kernel"),
+    [(torch.float16, "efficient"), (torch.float32, "efficient"), (HALF, "")],
+)
+def test_attention_before_ampere_has_no_flash_kernel(dtype: torch.dtype, kernel: str) -> None:
+    with fake_mode(), Names() as seen, CudaRules((7, 5)):
+        query = torch.empty(2, 4, 16, 64, dtype=dtype, requires_grad=True)
+        F.scaled_dot_product_attention(query, query, query, is_causal=True).sum().backward()
+    kernels = [name for name in seen.names if "attention" in name]
+    expected = [
+        f"aten._scaled_dot_product_{kernel}_attention",
+        f"aten._scaled_dot_product_{kernel}_attention_backward",
+    ]
+    assert kernels == (expected if kernel else [])
+    assert ("aten._softmax" in seen.names) == (not kernel)
+
+
 def test_libraries_are_told_of_autocast_and_nothing_is_left_behind() -> None:
     before = torch.is_autocast_enabled("cuda")
     with autocast_flags(HALF):
