@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ def over_quantised(method: Method, kind: Any) -> Method:
         return plain.apply(self, model, context)
 
     made: Any = type(f"{plain.__name__}Over{kind}", (plain,), {"info": info, "apply": apply})
-    return made(**{name: getattr(method, name) for name in plain.__dataclass_fields__})
+    return made(**{one.name: getattr(method, one.name) for one in fields(method)})
 
 
 def known_methods() -> list[str]:

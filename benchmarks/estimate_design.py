@@ -63,8 +63,18 @@ SHAPES = {
     "Llama-3.1-8B": BILLIONS,
 }
 # Methods of PEFT whose layers know quantised weights, beside those that are made for them
-OVER_QUANTISED = ("lora_all", "rslora", "lora_plus", "adalora", "vera", "randlora", "oft", "road")
-OVER_QUANTISED += ("ia3", "prompt_tuning")
+OVER_QUANTISED = (
+    "lora_all",
+    "rslora",
+    "lora_plus",
+    "adalora",
+    "vera",
+    "randlora",
+    "oft",
+    "road",
+    "ia3",
+)
+
 # The estimator refuses these: sizes follow from values of tensors, or weights are torchao's
 REFUSED = ("lora_torchao", "shira", "waveft")
 # ... and these for models whose weights it does not draw, see `MOST_DRAWN`

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from estimate_cases import Case, recipe_and_method
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from observers import synchronize
 from peft_methods.data.facts import TextData, TokenData
@@ -82,6 +82,7 @@ class LoadedCase:
         arguments = trainer_arguments(job, autocast=kind.autocasts)
         arguments.max_steps = TIMED_STEPS + 1
         trainer = kind(job, arguments, profiler)
+        trainer.remove_callback(PrinterCallback)
         if job.method.acts_after_steps():
             trainer.add_callback(AfterStep(job))
         with checkpointing(job.model, on=budget.gradient_checkpointing), trainer.holding_weights():
@@ -121,10 +122,8 @@ class Measuring:
         found: dict[str, Any] = {"case": case.to_json(), "memory_left": list(self.left)}
         profiler: Profiler | None = None
         try:
-            profiler = self._profiler(case)
-            with profiler.running(), self.loaded(case, profiler) as ready:
-                found["step_seconds"] = _trained(ready, profiler, self.device)
-                profiler.enter(None)
+            profiler = self.profiler()
+            found["step_seconds"] = self._trained(case, profiler)
             found["status"] = "ok"
         except OutOfMemory as error:
             found |= {"status": "oom", "message": first_line(error)}
@@ -136,7 +135,19 @@ class Measuring:
         found["device_failed"] = self._end()
         return found | {"left": self.left, "seconds": round(time.perf_counter() - started, 2)}
 
-    def _profiler(self, case: Case) -> Profiler:
+    def _trained(self, case: Case, profiler: Profiler) -> list[float]:
+        """Load, warm up, train a few steps and evaluate. Return the seconds of the steps."""
+        with profiler.running(), self.loaded(case, profiler) as ready:
+            with ready.trainer(profiler) as trainer:
+                ready.warm_up(trainer, profiler)
+                trainer.add_callback(timed := TimedSteps(profiler, self.device))
+                trainer.train()
+                ready.evaluate(profiler)
+            profiler.enter(None)
+            return timed.seconds
+
+    def profiler(self) -> Profiler:
+        """Return what measures one run."""
         return Profiler(self.device, lambda _: None, 1, None, self._process.kept.gpu_levels)
 
     def _end(self) -> str:
@@ -191,17 +202,6 @@ class Measuring:
         )
 
 
-def _trained(ready: LoadedCase, profiler: Profiler, device: str) -> list[float]:
-    """Warm up, train a few steps and evaluate. Return the seconds of the steps."""
-    with ready.trainer(profiler) as trainer:
-        ready.warm_up(trainer, profiler)
-        timed = TimedSteps(profiler, device)
-        trainer.add_callback(timed)
-        trainer.train()
-        ready.evaluate(profiler)
-    return timed.seconds
-
-
 @contextmanager
 def drawn_on(device: str) -> Iterator[None]:
     """Context manager: random weights are drawn on this device, not on the host."""
@@ -223,7 +223,7 @@ def _kind(error: Exception) -> str:
 
 
 def _message(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
+    return str(first_line(error))
 
 
 def _measured(profiler: Profiler) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def prediction(case: Case) -> dict[str, Any]:
     try:
         found = _estimated(case)
     except Exception as error:  # whatever a method or a library raises is the result
-        found = {"refused": f"{type(error).__name__}: {first_line(error)}"}
+        found = {"refused": first_line(error)}
     return {"case": case.to_json(), **found, "seconds": round(time.perf_counter() - started, 2)}
 
 
