@@ -18,8 +18,7 @@ from estimate_cases import Case
 from peft_methods.utils.files import write_whole
 
 FOLDER = Path(__file__).parent / "estimates"
-PREDICTIONS = FOLDER / "predictions.json"
-OWN_FOLDER = "ESTIMATES_FOLDER"  # environment variable: where measurements are written instead
+OWN_FOLDER = "ESTIMATES_FOLDER"  # environment variable: where results are written instead
 VERSION = 1
 
 
@@ -52,11 +51,16 @@ class Stored:
         return self._facts
 
 
+def stored_at(place: str, **facts: Any) -> Stored:
+    """Return the values of a file of `FOLDER`; what is new is written to the own folder, if any."""
+    own = os.environ.get(OWN_FOLDER)
+    return Stored(Path(own or FOLDER) / place, FOLDER / place, **facts)
+
+
 def measurements(device_name: str, kind: str, **facts: Any) -> Stored:
     """Return the measurements of a device. `kind` is "grid" or "capped"."""
-    place = Path(device_name.casefold().replace(" ", "-")) / f"{kind}.json"
-    own = os.environ.get(OWN_FOLDER)
-    return Stored(Path(own or FOLDER) / place, FOLDER / place, device=device_name, **facts)
+    folder = device_name.casefold().replace(" ", "-")
+    return stored_at(f"{folder}/{kind}.json", device=device_name, **facts)
 
 
 def case_of(value: Mapping[str, Any]) -> Case:
@@ -64,6 +68,11 @@ def case_of(value: Mapping[str, Any]) -> Case:
     return Case(**value["case"])
 
 
+def predictions(**facts: Any) -> Stored:
+    """Return all cases in the order of measuring, with their predictions as far as there are."""
+    return stored_at("predictions.json", **facts)
+
+
 def predicted() -> dict[str, dict[str, Any]]:
-    """Return the predictions by the keys of their cases, in the order of measuring."""
-    return Stored(PREDICTIONS).values
+    """Return the cases by their keys, but those that the estimator refuses."""
+    return {key: value for key, value in predictions().values.items() if "refused" not in value}

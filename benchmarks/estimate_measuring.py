@@ -44,6 +44,12 @@ MOST_SECONDS = 5.0  # of the timed steps: slow ones are fewer
 THREADS = 4
 
 
+def check_one_gpu() -> None:
+    """Raise `RuntimeError` if several GPUs are visible: the Trainer would divide its batches."""
+    if torch.cuda.device_count() > 1:
+        raise RuntimeError("several GPUs are visible: set CUDA_VISIBLE_DEVICES=0")
+
+
 class TimedSteps(TrainerCallback):
     """Trainer callback: the seconds between the ends of steps, the device idle at each."""
 
@@ -114,6 +120,7 @@ class Measuring:
     def __init__(self, device: str) -> None:
         self.device = device
         self._process = RunProcess()
+        self.profiler()  # reads what the GPU holds before this process uses it
         self.left: list[str] = []  # what the last case has left behind
 
     def measure(self, case: Case) -> dict[str, Any]:
@@ -132,7 +139,7 @@ class Measuring:
         if profiler is not None:
             found |= _measured(profiler)
             del profiler
-        found["device_failed"] = self._end()
+        found["device_failed"] = self.end()
         return found | {"left": self.left, "seconds": round(time.perf_counter() - started, 2)}
 
     def _trained(self, case: Case, profiler: Profiler) -> list[float]:
@@ -150,7 +157,7 @@ class Measuring:
         """Return what measures one run."""
         return Profiler(self.device, lambda _: None, 1, None, self._process.kept.gpu_levels)
 
-    def _end(self) -> str:
+    def end(self) -> str:
         """Free everything. Return why the device cannot be used any more, if it cannot."""
         try:
             synchronize(self.device)

@@ -14,7 +14,7 @@ from typing import Any
 
 from estimate_cases import Case, recipe_and_method
 from estimate_design import compiled_cases, eager_cases
-from estimate_files import PREDICTIONS, Stored, case_of
+from estimate_files import case_of, predictions
 
 from peft_methods.estimation.connected import default_estimator
 from peft_methods.estimation.question import DEVICE
@@ -56,10 +56,13 @@ def cases() -> list[Case]:
     return [*eager_cases(), *compiled_cases()]
 
 
-def predict_all(processes: int, seconds: float, *, again: bool) -> None:
-    """Predict all cases that have no prediction yet, and stop after so many seconds."""
+def predict_all(processes: int, seconds: float, *, again: bool, only: str) -> None:
+    """Predict cases that have no prediction yet, and stop after so many seconds.
+
+    `only` is a part of their keys, and with `again` they may have one.
+    """
     facts = {"gpu": GPU, "packages": package_versions(), "source": source_state()}
-    stored = Stored(PREDICTIONS, **facts)
+    stored = predictions(**facts)
     if not stored.values:
         for case in cases():
             stored.values[case.key] = {"case": case.to_json()}
@@ -86,8 +89,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--again", action="store_true", help="predict all cases again")
+    parser.add_argument("--only", default="", help="cases with this in their keys, such as /nf4/")
     given = parser.parse_args()
-    predict_all(given.processes, given.seconds, again=given.again)
+    predict_all(given.processes, given.seconds, again=given.again, only=given.only)
 
 
 if __name__ == "__main__":
