@@ -97,22 +97,24 @@ def capped(
 ) -> dict[str, Any]:
     """Return the runs of a case with limits, as JSON values. `allow` sets torch's limit."""
     started = time.perf_counter()
-    found: dict[str, Any] = {"case": case.to_json()}
+    made: list[CappedRun] = []
+    found: dict[str, Any] = {"case": case.to_json(), "status": "ok"}
     try:
-        found["runs"] = [asdict(one) for one in _runs(measuring, case, prediction, allow)]
-        found["status"] = "ok"
+        _run_all(measuring, case, prediction, allow, made)
     except Exception as error:  # a failing case never ends the others
         found |= {"status": "failed", "message": first_line(error)}
-    found["device_failed"] = measuring.end()
+    found |= {"runs": [asdict(one) for one in made], "device_failed": measuring.end()}
     return found | {"left": measuring.left, "seconds": round(time.perf_counter() - started, 2)}
 
 
-def _runs(
+def _run_all(
     measuring: Measuring,
     case: Case,
     prediction: Mapping[str, Any],
     allow: Callable[[int | None], None],
-) -> list[CappedRun]:
+    made: list[CappedRun],
+) -> None:
+    """Run a case with each limit, and append the runs to `made`."""
     profiler = measuring.profiler()
     with profiler.running(), measuring.loaded(case, profiler) as ready:
         profiler.enter(None)
@@ -120,13 +122,14 @@ def _runs(
         def bench(limit: int | None) -> CappedRun:
             allow(limit)
             try:
-                return _run(measuring, ready, limit)
+                made.append(_run(measuring, ready, limit))
             finally:
                 allow(None)
                 ready.job.model.zero_grad(set_to_none=True)
                 free_all()
+            return made[-1]
 
-        return edge_runs(bench, prediction["memory"])
+        edge_runs(bench, prediction["memory"])
 
 
 def _run(measuring: Measuring, ready: LoadedCase, limit: int | None) -> CappedRun:

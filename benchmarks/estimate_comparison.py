@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from estimate_cases import Case
-from estimate_files import FOLDER, Stored, case_of, predicted
+from estimate_files import FOLDER, Stored, case_of, predictions
 
 from peft_methods.estimation.fitting import verdict_of
 from peft_methods.estimation.results import Interval, MemoryEstimate
@@ -96,20 +96,20 @@ class Verdict:
 
 
 def compared(
-    predictions: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Mapping[str, Any]]
+    predicted: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Mapping[str, Any]]
 ) -> list[Compared]:
     """Return the cases that were predicted and whose peak was measured."""
     return [
-        Compared(case_of(value), predictions[key], value)
+        Compared(case_of(value), predicted[key], value)
         for key, value in measured.items()
         if "peak_memory_bytes" in value.get("memory", {})
         and value["status"] != "oom"
-        and "memory" in predictions.get(key, {})
+        and "memory" in predicted.get(key, {})
     ]
 
 
 def verdicts(
-    predictions: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Mapping[str, Any]]
+    predicted: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Mapping[str, Any]]
 ) -> list[Verdict]:
     """Return what the estimator says of each limit that was tried.
 
@@ -118,9 +118,9 @@ def verdicts(
     found = []
     for key, value in measured.items():
         runs = value.get("runs", [])
-        if not runs or not runs[0]["fitted"] or "memory" not in predictions.get(key, {}):
+        if not runs or not runs[0]["fitted"] or "memory" not in predicted.get(key, {}):
             continue
-        memory = _memory(predictions[key]["memory"])
+        memory = _memory(predicted[key]["memory"])
         beside = memory.device.expected - memory.reserved.expected
         if runs[0]["device_bytes"] is not None:
             beside = runs[0]["device_bytes"] - runs[0]["reserved_bytes"]
@@ -218,15 +218,15 @@ def stored_results() -> list[Path]:
 
 def main() -> None:
     """Print the comparison for every device that has measurements."""
-    predictions = predicted()
+    predicted = predictions().values
     for folder in stored_results():
         measured = Stored(folder / "grid.json").values
-        rows = compared(predictions, measured)
+        rows = compared(predicted, measured)
         print(f"# {folder.name}: {dict(Counter(one['status'] for one in measured.values()))}")
         for engine in sorted({row.case.engine for row in rows}):
             print(f"\n## {engine}\n")
             print_comparison([row for row in rows if row.case.engine == engine])
-        print_verdicts(verdicts(predictions, Stored(folder / "capped.json").values))
+        print_verdicts(verdicts(predicted, Stored(folder / "capped.json").values))
 
 
 if __name__ == "__main__":

@@ -71,8 +71,3 @@ def case_of(value: Mapping[str, Any]) -> Case:
 def predictions(**facts: Any) -> Stored:
     """Return all cases in the order of measuring, with their predictions as far as there are."""
     return stored_at("predictions.json", **facts)
-
-
-def predicted() -> dict[str, dict[str, Any]]:
-    """Return the cases by their keys, but those that the estimator refuses."""
-    return {key: value for key, value in predictions().values.items() if "refused" not in value}

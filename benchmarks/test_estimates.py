@@ -45,18 +45,18 @@ def _facts() -> dict[str, Any]:
 @pytest.mark.gpu
 @pytest.mark.parametrize("engine", ["trainer", "cuda_graphs"])
 def test_grid(engine: str, measuring: Any, benchmark: Any) -> None:
-    """Measure the memory and the steps of every case that the estimator does not refuse."""
+    """Measure the memory and the steps of every case."""
     from estimate_comparison import compared, print_comparison
-    from estimate_files import case_of, measurements, predicted
+    from estimate_files import case_of, measurements, predictions
     from estimate_grid import measure_all
 
-    predictions, facts = predicted(), _facts()
+    predicted, facts = predictions().values, _facts()
     stored = measurements(facts["device_name"], "grid", environment=facts)
-    cases = [case_of(value) for value in predictions.values()]
+    cases = [case_of(value) for value in predicted.values()]
     own = [case for case in cases if case.engine == engine]
     arguments = own, measuring.measure, stored, SECONDS[engine]
     benchmark.pedantic(measure_all, args=arguments, rounds=1)
-    rows = compared(predictions, stored.values)
+    rows = compared(predicted, stored.values)
     print_comparison([row for row in rows if row.case.engine == engine])
     assert any(value["status"] == "ok" for value in stored.values.values())
 
@@ -67,17 +67,17 @@ def test_capped_memory(measuring: Any, benchmark: Any) -> None:
     """Train cases with limits of memory around the edge, and compare with what was predicted."""
     from estimate_capped import allow_on_gpu, capped, capped_cases
     from estimate_comparison import print_verdicts, verdicts
-    from estimate_files import measurements, predicted
+    from estimate_files import measurements, predictions
     from estimate_grid import measure_all
 
-    predictions, facts = predicted(), _facts()
+    predicted, facts = predictions().values, _facts()
     stored = measurements(facts["device_name"], "capped", environment=facts)
 
     def measure(case: Any) -> dict[str, Any]:
-        return capped(measuring, case, predictions[case.key], allow_on_gpu)
+        return capped(measuring, case, predicted[case.key], allow_on_gpu)
 
-    arguments = capped_cases(predictions), measure, stored, SECONDS["capped"]
+    arguments = capped_cases(predicted), measure, stored, SECONDS["capped"]
     benchmark.pedantic(measure_all, args=arguments, rounds=1)
-    found = verdicts(predictions, stored.values)
+    found = verdicts(predicted, stored.values)
     print_verdicts(found)
     assert found, "no case could be measured"

@@ -23,7 +23,7 @@ from estimate_comparison import (
     wrong,
 )
 from estimate_design import DECODERS, ENCODERS, compiled_cases, eager_cases
-from estimate_files import Stored, case_of, predicted, predictions
+from estimate_files import Stored, case_of, predictions
 from estimate_grid import SECONDS, measure_all
 from estimate_measuring import Measuring
 from estimate_predictions import prediction
@@ -39,7 +39,7 @@ TINY = {
     "max_position_embeddings": 64,
 }
 CASE = Case("tiny", "lora", "fp32", checkpointing=True, rows=3, tokens=24)
-PREDICTED = predicted()
+PREDICTED = predictions().values
 RESULTS = stored_results()
 
 
@@ -89,7 +89,7 @@ def test_settings_occur_together_also_in_a_grid_that_was_cut(share: float) -> No
 @pytest.mark.slow
 def test_stored_cases_are_those_of_the_design() -> None:
     drawn = [*eager_cases(), *compiled_cases()]
-    assert [case.key for case in drawn] == list(predictions().values)
+    assert [case.key for case in drawn] == list(PREDICTED)
 
 
 def test_a_case_is_measured_by_the_code_of_a_run(tiny: Case) -> None:
@@ -107,7 +107,7 @@ def test_a_case_is_measured_by_the_code_of_a_run(tiny: Case) -> None:
 
 @pytest.mark.parametrize("precision", ["nf4", "int8"])
 def test_methods_are_trained_over_quantised_weights(tiny: Case, precision: str) -> None:
-    case = replace(tiny, method="ia3", precision=precision)
+    case = replace(tiny, method="rslora", precision=precision)
     found = Measuring("cpu").measure(case)
     assert found["status"] == "ok", found.get("message")
     estimated = prediction(case)
@@ -192,8 +192,7 @@ def test_a_case_is_trained_with_limits(tiny: Case) -> None:
 
 def test_limits_are_tried_for_every_architecture() -> None:
     cases = capped_cases(PREDICTED)
-    assert {case.architecture for case in cases} == {*ENCODERS, *DECODERS}
-    assert len(cases) * 4 >= 64
+    assert len({case.architecture for case in cases}) == len(cases) >= 15
 
 
 def test_errors_are_those_of_the_measured_value(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,8 +211,8 @@ def test_errors_are_those_of_the_measured_value(capsys: pytest.CaptureFixture[st
         "memory_before_bytes": 50,
         "step_seconds": [1.0, 9.0, 1.0],
     }
-    predictions = {CASE.key: {"memory": memory, "step_seconds": step}}
-    (row,) = compared(predictions, {CASE.key: measured})
+    stated = {CASE.key: {"memory": memory, "step_seconds": step}}
+    (row,) = compared(stated, {CASE.key: measured})
     assert row.error == 0
     assert row.is_held
     assert row.holds("reserved") is False
@@ -225,11 +224,11 @@ def test_errors_are_those_of_the_measured_value(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "reserved 0% of 1" in printed
     assert "driver's 100% of 1" in printed
-    assert compared(predictions, {CASE.key: {**measured, "status": "oom"}}) == []
+    assert compared(stated, {CASE.key: {**measured, "status": "oom"}}) == []
 
 
 def rows_of(folder: Path) -> list[Compared]:
-    return compared(predicted(), Stored(folder / "grid.json").values)
+    return compared(PREDICTED, Stored(folder / "grid.json").values)
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
@@ -256,7 +255,7 @@ def test_ranges_hold_95_percent(folder: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
 def test_no_run_is_said_to_fit_that_does_not(folder: Path) -> None:
-    found = verdicts(predicted(), Stored(folder / "capped.json").values)
+    found = verdicts(PREDICTED, Stored(folder / "capped.json").values)
     print_verdicts(found)
     assert len(found) >= 60
     assert all(one.fitted for one in found if one.said == "yes")
