@@ -6,7 +6,7 @@ is made on the device itself: its weights are random, and drawing billions on th
 
 from __future__ import annotations
 
-import statistics
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,6 +42,7 @@ TRAINERS: dict[str, type[RunTrainer]] = {"trainer": RunTrainer, "cuda_graphs": C
 TIMED_STEPS = 5
 MOST_SECONDS = 5.0  # of the timed steps: slow ones are fewer
 THREADS = 4
+CASE_SECONDS = {"trainer": 60.0, "cuda_graphs": 150.0}  # a case that takes longer has failed
 
 
 def check_one_gpu() -> None:
@@ -168,16 +169,18 @@ class Measuring:
 
     @contextmanager
     def loaded(self, case: Case, profiler: Profiler) -> Iterator[LoadedCase]:
-        """Context manager: the model of a case is on the device, and nothing else is."""
+        """Context manager: the model of a case is on the device, and nothing else is.
+
+        Raises `TimeoutError` within if the case takes too long.
+        """
         recipe, method = recipe_and_method(case)
         run = RunSpec(recipe, method, 0, self.device, case.engine)
-        kept = self._process.kept
         self._process.begin(run, THREADS)
-        profiler.enter("data")
-        texts = kept.texts(run)
-        profiler.enter("load")
-        profiler.meter.set_base_level()
-        with tempfile.TemporaryDirectory() as folder:
+        with time_limit(CASE_SECONDS[case.engine]), tempfile.TemporaryDirectory() as folder:
+            profiler.enter("data")
+            texts = self._process.kept.texts(run)
+            profiler.enter("load")
+            profiler.meter.set_base_level()
             yield LoadedCase(self._job(run, texts, profiler, Path(folder)), case.engine)
 
     def _job(self, run: RunSpec, texts: TextData, profiler: Profiler, folder: Path) -> TrainingJob:
@@ -207,6 +210,22 @@ class Measuring:
             self.device,
             folder,
         )
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Context manager: raise `TimeoutError` in the main thread after so many seconds."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"it takes more than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager
@@ -249,9 +268,3 @@ def _measured(profiler: Profiler) -> dict[str, Any]:
         "phase_seconds": phases,
         "device_memory_kind": profiler.environment()["device_memory_kind"],
     }
-
-
-def median_step(value: dict[str, Any]) -> float | None:
-    """Return the median seconds of a measured case's steps; None without any."""
-    seconds = value.get("step_seconds")
-    return statistics.median(seconds) if seconds else None
