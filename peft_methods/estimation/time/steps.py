@@ -18,10 +18,11 @@ from peft_methods.estimation.time.kernels import (
     optimizer_seconds,
     without_frozen_casts,
 )
-from peft_methods.estimation.time.rates import DeviceRates
+from peft_methods.estimation.time.rates import LAUNCH_SECONDS, DeviceRates
 
 Engine = Literal["trainer", "cuda_graphs"]
-# Of the host: see docs/explanation/estimates.md, "Time".
+# Of the host whose launch takes `LAUNCH_SECONDS`: see docs/explanation/estimates.md, "Time".
+# Another one takes longer in proportion to its launches.
 TRAINER_STEP = 4e-3  # seconds of the Trainer's loop, besides the operations
 GRAPH_STEP = 1.85e-3  # seconds of the Trainer's loop around the replay of a graph
 # Launches that an operation of bitsandbytes costs: its Python code runs for each layer.
@@ -77,7 +78,7 @@ def step_time(
     passes = [one for one in program.operations if one.part != "optimizer" and is_kernel(one)]
     optimizer = [one for one in program.operations if one.part == "optimizer"]
     updating, tensors = optimizer_seconds(optimizer, rates)
-    in_one = engine == "cuda_graphs"
+    in_one = engine == "cuda_graphs" and rates.launch > 0
     kernels = list(fused(without_frozen_casts(passes)) if in_one else ((one,) for one in passes))
     at_once = replace(rates, kernel=0.0, units=1)  # all units work, or none draws power
     working = sum(kernel_seconds(one, at_once, tf32=tf32) for one in kernels)
@@ -86,14 +87,15 @@ def step_time(
     device = updating + sum(each)
     if not rates.launch:  # the host is the device
         return StepTime(device, device, working)
+    host = rates.launch / LAUNCH_SECONDS
     if in_one:
-        return StepTime(max(device, GRAPH_STEP), device, working)
+        return StepTime(max(device, GRAPH_STEP * host), device, working)
     launched = sum(
         max(seconds, rates.launch * launches(one))
         for seconds, (one,) in zip(each, kernels, strict=True)
     )
     launched += max(updating, rates.launch * tensors)
-    return StepTime(TRAINER_STEP + launched, device, working)
+    return StepTime(TRAINER_STEP * host + launched, device, working)
 
 
 def launches(operation: Operation) -> float:
