@@ -41,8 +41,8 @@ class Corrections:
     """What training reaches of a device's rates, and how many times as long launches take.
 
     They make up for what the model of a step leaves out, and are fitted to measured steps: see
-    docs/explanation/estimates.md. `kernel` and `launch` are factors of seconds, the others shares
-    of rates.
+    docs/explanation/estimates.md. `kernel`, `launch` and `loops` are factors of seconds, the others
+    shares of rates.
     """
 
     products: float = 1.0
@@ -51,6 +51,7 @@ class Corrections:
     dequantisation: float = 1.0
     kernel: float = 1.0
     launch: float = 1.0
+    loops: float = 1.0
 
 
 # Of published rates; of H200's in products 0.79 was measured, the others are those of the model.
@@ -76,7 +77,8 @@ class DeviceRates:
     `flops` are those of large products, by precision. `attention` is the rate of fused attention
     in 16 bits. `dequantisation` counts bytes read and written. `launch` is the host's time for an
     operation in an eager program, `kernel` the least time of a kernel on the device, launched by a
-    CUDA graph. `products` correct the model of products where a probe measured some.
+    CUDA graph. `products` correct the model of products where a probe measured some. `loops` is how
+    many times as long loops around steps take as they do with such a `launch` elsewhere.
     """
 
     name: str
@@ -90,6 +92,7 @@ class DeviceRates:
     kernel: float
     idle_watts: float | None = None
     loaded_watts: float | None = None
+    loops: float = 1.0
     products: tuple[MeasuredProduct, ...] = field(default=())
 
     def rate(self, precision: Precision) -> float:
@@ -167,6 +170,7 @@ def corrected(rates: DeviceRates, corrections: Corrections) -> DeviceRates:
         dequantisation=rates.dequantisation * corrections.dequantisation,
         kernel=rates.kernel * corrections.kernel,
         launch=rates.launch * corrections.launch,
+        loops=rates.loops * corrections.loops,
         products=tuple(products),
     )
 

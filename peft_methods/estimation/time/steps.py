@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import pairwise
 from typing import Literal
 
@@ -81,13 +82,13 @@ def step_time(
     in_one = engine == "cuda_graphs" and rates.launch > 0
     kernels = list(fused(without_frozen_casts(passes)) if in_one else ((one,) for one in passes))
     at_once = replace(rates, kernel=0.0, units=1)  # all units work, or none draws power
-    working = sum(kernel_seconds(one, at_once, tf32=tf32) for one in kernels)
+    working = sum(_seconds_of(kernels, at_once, tf32=tf32))
     working += optimizer_seconds(optimizer, at_once)[0]
-    each = [kernel_seconds(one, rates, tf32=tf32) for one in kernels]
+    each = _seconds_of(kernels, rates, tf32=tf32)
     device = updating + sum(each)
     if not rates.launch:  # the host is the device
         return StepTime(device, device, working)
-    host = rates.launch / LAUNCH_SECONDS
+    host = rates.loops * rates.launch / LAUNCH_SECONDS
     if in_one:
         return StepTime(max(device, GRAPH_STEP * host), device, working)
     launched = sum(
@@ -96,6 +97,14 @@ def step_time(
     )
     launched += max(updating, rates.launch * tensors)
     return StepTime(TRAINER_STEP * host + launched, device, working)
+
+
+def _seconds_of(
+    kernels: Sequence[tuple[Operation, ...]], rates: DeviceRates, *, tf32: bool
+) -> list[float]:
+    """Return the seconds of each kernel. Most are the same in every layer, and computed once."""
+    of_one = cache(partial(kernel_seconds, rates=rates, tf32=tf32))
+    return [of_one(one) for one in kernels]
 
 
 def launches(operation: Operation) -> float:
