@@ -86,7 +86,8 @@ class ProgramEstimator:
         kind = cast(Literal["trainer", "cuda_graphs"], engine)
         found = steps.step_time(program, rates, kind, tf32=tf32)
         watts = steps.energy(Interval(LONG, LONG, LONG), found.busy, rates)
-        return StepTime(steps.with_interval(found, rates.basis), watts, rates.basis)
+        seconds = steps.with_interval(found, rates.basis, on_processor=not rates.launch)
+        return StepTime(seconds, watts, rates.basis)
 
     def epoch(
         self, steps_by_length: Mapping[int, Interval], lengths: Sequence[int], recipe: Recipe

@@ -38,6 +38,8 @@ WIDTHS: Mapping[Basis, Mapping[str, float]] = {
     "probe": {"device": 1.30, "host": 1.45},
     "records": {"device": 1.15, "host": 1.15},
 }
+# On a processor that other programs use too: see docs/explanation/estimates.md, "On a CPU".
+PROCESSOR_WIDTH = 2.0
 POWER_WIDTH = 1.45  # around the expected power, by the records of the same GPUs
 GROUPED_BATCHES = 50  # that are sorted by length together (transformers' LengthGroupedSampler)
 
@@ -112,8 +114,10 @@ def launches(operation: Operation) -> float:
     return QUANTISED_LAUNCHES if operation.name.startswith("bitsandbytes") else 1.0
 
 
-def with_interval(time: StepTime, basis: Basis) -> Interval:
+def with_interval(time: StepTime, basis: Basis, *, on_processor: bool = False) -> Interval:
     """Return the range meant to hold the measured seconds of a step in 95 % of runs."""
+    if on_processor:
+        return spread(time.seconds, PROCESSOR_WIDTH)
     return spread(time.seconds, WIDTHS[basis][time.bound])
 
 
