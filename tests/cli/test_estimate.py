@@ -204,7 +204,7 @@ def test_probe_measures_and_estimates_use_it(
     assert "from the rates that were probed on this device" in out
     assert "Fits" not in out
     assert "engine trainer" in out
-    assert "±100%" in out  # others may use the processor, so that a factor of 2 is possible
+    assert "±150%" in out  # others may use the processor: see PROCESSOR_WIDTH
 
 
 @pytest.mark.parametrize(

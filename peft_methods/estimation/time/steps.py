@@ -39,7 +39,7 @@ WIDTHS: Mapping[Basis, Mapping[str, float]] = {
     "records": {"device": 1.15, "host": 1.15},
 }
 # On a processor that other programs use too: see docs/explanation/estimates.md, "On a CPU".
-PROCESSOR_WIDTH = 2.0
+PROCESSOR_WIDTH = 2.5
 POWER_WIDTH = 1.45  # around the expected power, by the records of the same GPUs
 GROUPED_BATCHES = 50  # that are sorted by length together (transformers' LengthGroupedSampler)
 
