@@ -39,11 +39,12 @@ experiment trackers (tensorboard, wandb, …). `progress` is a table in a notebo
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from peft_methods.analysis.comparison import comparison_of
 from peft_methods.cli import parsing
@@ -53,6 +54,8 @@ from peft_methods.cli.options import Options
 from peft_methods.cli.printable import PrintableComparison, PrintableEstimates
 from peft_methods.cli.setting_help import OPTIONS as COMMAND_LINE
 from peft_methods.cli.setting_help import with_change
+from peft_methods.estimation import api as estimation
+from peft_methods.estimation.api import Estimates
 from peft_methods.report.text.comparison import tracked_tables
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import DEFAULT_RESULTS
@@ -61,6 +64,7 @@ from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.notebook import display_here
 from peft_methods.utils.errors import PeftMethodsError
 
+P = ParamSpec("P")
 __all__ = ["PrintableComparison", "PrintableEstimates", "compare", "estimate", "how_to_change"]
 ARGUMENT_NAMES = {
     "budget.seeds": "seeds",
@@ -234,48 +238,15 @@ def _argument_of_estimate(setting: str) -> str:
     return f'settings=["{setting}=…"]'
 
 
-@_explained(_argument_of_estimate)
-def estimate(
-    model: str,
-    *,
-    data: str | None = None,
-    recipe: str | None = None,
-    task: str | None = None,
-    methods: str | Sequence[str] = "all",
-    gpu: str | None = None,
-    batch_size: int | None = None,
-    max_length: int | None = None,
-    precision: str | None = None,
-    checkpointing: bool | None = None,
-    engine: str = "auto",
-    settings: Sequence[str] = (),
-    trust_remote_code: bool = False,
-) -> PrintableEstimates:
-    """Estimate what training a model by each method needs: memory, time, what fits into a GPU.
+def _printed(estimate: Callable[P, Estimates]) -> Callable[P, PrintableEstimates]:
+    """Let the estimates of a function with the same arguments print as a table."""
 
-    Nothing is trained, and of the model a config is enough: `model` is a hub id, a folder with
-    config.json, that file, or a preset such as "roberta-base". `recipe` is by default the usual one
-    for this kind of model; the other arguments replace parts of it. `methods` are names, families
-    or patterns. `gpu` is a name ("T4"), or a size ("16GB"), with which there are no times.
-    `checkpointing` is gradient checkpointing. Returns a tuple of `MethodEstimate`, in bytes and
-    seconds, which prints as a table. A method that cannot be estimated has its reason as `problem`.
-    Raises `PeftMethodsError` for wrong input.
-    """
-    from peft_methods.estimation import api
+    @functools.wraps(estimate)
+    def made(*arguments: P.args, **settings: P.kwargs) -> PrintableEstimates:
+        found = estimate(*arguments, **settings)
+        return PrintableEstimates.of(found, found.question, found.gpu, found.notes)
 
-    found = api.estimate(
-        model,
-        data=data,
-        recipe=recipe,
-        task=task,
-        methods=methods,
-        gpu=gpu,
-        batch_size=batch_size,
-        max_length=max_length,
-        precision=precision,
-        checkpointing=checkpointing,
-        engine=engine,
-        settings=settings,
-        trust_remote_code=trust_remote_code,
-    )
-    return PrintableEstimates.of(found, found.question, found.gpu, found.notes)
+    return made
+
+
+estimate = _explained(_argument_of_estimate)(_printed(estimation.estimate))

@@ -104,6 +104,8 @@ class FormulaEstimator:
         return Interval(each.low * batches, each.expected * batches, each.high * batches)
 
     def device(self, name: str) -> Device:
+        if name == "cpu":
+            return T4("a processor", 0)
         if name.casefold() != "t4":
             raise OptionError(unknown("gpu", name, ("T4", "L4")), setting="gpu")
         return T4()

@@ -25,6 +25,7 @@ PARTS = {
     "compiled": "compiled GPU code",
     "bytecode": "libraries installed without bytecode",
     "matmul_rates": "measured speed of this machine's GPUs",
+    "device_probes": "measured rates of devices, for estimates",
     "flops": "FLOPs of training steps",
     "code": "which code each run depends on",
     "prepared": "checks of recipes",

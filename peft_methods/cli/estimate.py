@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from peft_methods.cli.parsing import file_of, names_of, path_of
+from peft_methods.cli.probe import run_probe
 from peft_methods.cli.setting_help import with_change
 from peft_methods.report.text.layout import WIDTH_OF_A_LOG
 from peft_methods.utils.errors import OptionError, PeftMethodsError
@@ -58,7 +59,11 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="A,B",
         help="only these methods, by name, family or pattern (default: all)",
     )
-    command.add_argument("--gpu", metavar="GPU", help="its name (T4) or its memory (16GB)")
+    command.add_argument(
+        "--gpu",
+        metavar="GPU",
+        help="its name (T4), its memory (16GB), or cpu for the processor of this machine",
+    )
     command.add_argument("--batch", metavar="N", help="rows of a batch (default: the recipe's)")
     command.add_argument("--length", metavar="N", help="most tokens of a row")
     command.add_argument("--precision", help="fp32, tf32, bf16 or fp16")
@@ -77,17 +82,30 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         "--trust-remote-code", action="store_true", help="run Python code that comes with the model"
     )
     command.add_argument("--json", metavar="FILE", help="write everything as JSON")
+    _add_others(command)
+    command.set_defaults(run=run)
+
+
+def _add_others(command: argparse.ArgumentParser) -> None:
+    """Register what the command does instead of an estimate."""
+    command.add_argument(
+        "--probe",
+        action="store_true",
+        help="measure this machine's GPU instead, or its processor, within 30 seconds and without "
+        "a MODEL: estimates of its times use the rates from then on",
+    )
     command.add_argument(
         "--validate",
         metavar="RESULTS",
         help="compare estimates with the records in this folder instead, without a MODEL",
     )
-    command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print estimates. Raises `PeftMethodsError` for wrong input, with the option to change."""
     try:
+        if arguments.probe:
+            return _probe(arguments)
         return _run(arguments) if arguments.validate is None else _validate(arguments)
     except PeftMethodsError as error:
         if not error.setting:
@@ -123,6 +141,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if file is not None:
         estimates.write_json(file)
     return ESTIMATED if any(one.memory is not None for one in estimates) else NOTHING
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    """Measure the device of this machine."""
+    if arguments.model is not None or arguments.validate is not None:
+        raise OptionError("--probe has no MODEL and no --validate: it measures this machine.")
+    run_probe(arguments.gpu, file_of(arguments.json, "json"))
+    return ESTIMATED
 
 
 def _validate(arguments: argparse.Namespace) -> int:

@@ -11,13 +11,19 @@ from typing import Any, Self
 from peft_methods.estimation.connected import default_estimator
 from peft_methods.estimation.estimates import Progress, estimates_of, silent
 from peft_methods.estimation.estimator import Estimator
-from peft_methods.estimation.gpu import Gpu, gpu_of
+from peft_methods.estimation.gpu import HOST, Gpu, gpu_of
 from peft_methods.estimation.question import Question, question_of
 from peft_methods.estimation.results import MethodEstimate
+from peft_methods.estimation.time.devices import names_of
+from peft_methods.training.registry import choose_engine
 from peft_methods.utils.files import write_whole
 from peft_methods.utils.units import format_bytes
 
 VERSION = 1  # of the JSON
+PROBE_ADVICE = (
+    "this machine has such a GPU: `peft-methods estimate --probe` measures it within 30 seconds, "
+    "and times come from its own rates then"
+)
 
 
 class Estimates(tuple[MethodEstimate, ...]):
@@ -55,8 +61,7 @@ class Estimates(tuple[MethodEstimate, ...]):
         if budget.gradient_checkpointing:
             parts.append("gradient checkpointing")
         if self.gpu is not None:
-            name = f"{self.gpu.name}, " if self.gpu.device else ""
-            parts.append(f"GPU: {name}{format_bytes(self.gpu.memory_bytes)}")
+            parts.append(_named(self.gpu))
         return f"Estimate: {', '.join(parts)}"
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +92,13 @@ class Estimates(tuple[MethodEstimate, ...]):
         return path
 
 
+def _named(gpu: Gpu) -> str:
+    if gpu.is_host:
+        return f"on {gpu.name}"
+    name = f"{gpu.name}, " if gpu.device else ""
+    return f"GPU: {name}{format_bytes(gpu.memory_bytes)}"
+
+
 def estimate(
     model: str,
     *,
@@ -105,15 +117,18 @@ def estimate(
     progress: Progress = silent,
     estimator: Estimator | None = None,
 ) -> Estimates:
-    """Estimate the training of a model by each method: memory, time, and what fits into a GPU.
+    """Estimate what training a model by each method needs: memory, time, what fits into a GPU.
 
-    `model` is a hub id, a folder or file with a config, or a preset; no weights are read. `recipe`
-    is by default the usual one for the kind of model, and everything else replaces a part of it.
-    `methods` are names, families or patterns. `gpu` is a name ("T4"), or a size ("16GB"): then
-    there are no times. A method that cannot be estimated has its reason as `problem`.
-    `progress` is called before each method. Raises `PeftMethodsError` for wrong input.
+    Nothing is trained, and of the model a config is enough: `model` is a hub id, a folder with
+    config.json, that file, or a preset such as "roberta-base". `recipe` is by default the usual one
+    for this kind of model; the other arguments replace parts of it. `methods` are names, families
+    or patterns. `gpu` is a name ("T4"), a size ("16GB"), with which there are no times, or "cpu",
+    this machine's processor. `checkpointing` is gradient checkpointing. `progress` is called before
+    each method. Returns a tuple of `MethodEstimate`, in bytes and seconds. A method that cannot be
+    estimated has its reason as `problem`. Raises `PeftMethodsError` for wrong input.
     """
     estimator = estimator or default_estimator()
+    device = None if gpu is None else gpu_of(gpu, estimator)
     question = question_of(
         model,
         data=data,
@@ -124,10 +139,24 @@ def estimate(
         max_length=max_length,
         precision=precision,
         checkpointing=checkpointing,
-        engine=engine,
+        engine=engine if device is None else _engine_on(device, engine),
         settings=settings,
         trust_remote_code=trust_remote_code,
     )
-    device = None if gpu is None else gpu_of(gpu, estimator)
     found, notes = estimates_of(question, device, estimator, progress)
-    return Estimates.of(found, question, device, notes)
+    advice = (PROBE_ADVICE,) if device is not None and _is_unprobed_here(device, found) else ()
+    return Estimates.of(found, question, device, (*notes, *advice))
+
+
+def _engine_on(gpu: Gpu, engine: str) -> str:
+    """Return the engine to ask for, on a CPU one that runs there. Raises `OptionError`."""
+    return choose_engine(engine, HOST) if gpu.is_host else engine
+
+
+def _is_unprobed_here(gpu: Gpu, found: Iterable[MethodEstimate]) -> bool:
+    """Whether times are from the datasheet of a GPU that this machine has."""
+    import torch
+
+    if not any(one.time is not None and one.time.basis == "datasheet" for one in found):
+        return False
+    return torch.cuda.is_available() and gpu.name in names_of(torch.cuda.get_device_name())

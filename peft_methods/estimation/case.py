@@ -16,7 +16,7 @@ from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 
 LENGTH_STEP = 8  # tokens, between lengths that are tried
-MOST_BATCH = 4096  # rows; larger batches are not looked for
+MOST_BATCH = question.MOST_ROWS  # larger batches are not looked for
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ def _remarks(recipe: Recipe, gpu: Gpu | None) -> Iterator[str]:
     if gpu is not None and gpu.device is not None:
         if gpu.note:
             yield gpu.note
-        if recipe.budget.precision in {"bf16", "tf32"} and gpu.device.capability < AMPERE:
+        is_older = not gpu.is_host and gpu.device.capability < AMPERE
+        if recipe.budget.precision in {"bf16", "tf32"} and is_older:
             yield (
                 f"{gpu.name} has no units for {recipe.budget.precision}, which GPUs have from "
                 f"compute capability 8.0 on: train there in fp16 (--precision fp16)"
@@ -125,7 +126,7 @@ def _estimate(case: Case, base: Base) -> MethodEstimate:
             checkpoint_bytes=run.checkpoint_bytes,
             memory=run.memory,
             time=case.time,
-            fit=None if case.gpu is None else _fit(case, case.gpu),
+            fit=None if case.gpu is None or case.gpu.is_host else _fit(case, case.gpu),
         )
     except PeftMethodsError as error:
         return replace(empty, problem=str(error))

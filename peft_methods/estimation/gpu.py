@@ -1,4 +1,4 @@
-"""The GPU that an estimate is for: a device with known rates, or a size of memory."""
+"""The device that an estimate is for: one with known rates, a size of memory, or the host."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from peft_methods.utils.errors import OptionError
 SIZE = re.compile(r"[-−]?\d[\d.,]*\s*(gib|gb|mib|mb|g)", re.IGNORECASE)
 SIZE_OF_A_NAME = re.compile(r" (\d+)GB$")
 ADVICE = "or give its memory, such as 16GB."
+HOST = "cpu"  # the name of this machine's processor
+ON_HOST = "peaks of memory are those of the same runs on a GPU, which is what is modelled"
 SMALLEST, LARGEST = 1e8, 1e13  # bytes; anything else is another unit than was meant
 
 
@@ -21,7 +23,8 @@ SMALLEST, LARGEST = 1e8, 1e13  # bytes; anything else is another unit than was m
 class Gpu:
     """A GPU's name and memory. `device` has its rates, None if only the memory is known.
 
-    `note` says which size was taken where the given name stands for several.
+    `note` says which size was taken where the given name stands for several. The processor of this
+    machine (`is_host`) has times alone: what is known of memory is that of runs on a GPU.
     """
 
     name: str
@@ -29,10 +32,18 @@ class Gpu:
     device: Device | None = None
     note: str = ""
 
+    @property
+    def is_host(self) -> bool:
+        """Whether this is a processor, which has no memory of its own."""
+        return self.device is not None and not self.memory_bytes
+
 
 def gpu_of(text: str, estimator: Estimator) -> Gpu:
-    """Parse "T4" or "16GB". Raises `OptionError` for an unknown GPU, with the nearest name."""
+    """Parse "T4", "16GB" or "cpu". Raises `OptionError` with the nearest name of a GPU."""
     wanted = text.strip()
+    if wanted.casefold() == HOST:
+        host = estimator.device(HOST)
+        return Gpu(host.name, host.memory_bytes, host, ON_HOST)
     if not SIZE.fullmatch(wanted):
         try:
             device = estimator.device(wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +30,10 @@ RECIPES = {  # the usual ones, by task
 }
 DECODER_RECIPES = {**RECIPES, "text_classification": "imdb_decoder"}
 DEVICE = "cuda"  # what is estimated is training on a GPU
-MOST_ROWS, MOST_TOKENS = 65_536, 1_048_576  # of a batch and of a row; more is a slip of the pen
+MOST_ROWS, MOST_TOKENS = 4_096, 1_048_576  # of a batch and of a row; more is a slip of the pen
 CONFIG, CODE = "config.json", "*.py"
+PATIENCE = 4.0  # seconds for the hub to accept a connection, and to answer
+SAME_FAMILY = 0.7  # similarity of the first words of names
 # Without these a config stands for a model of its library's default size.
 SIZES = ("hidden_size", "num_hidden_layers")
 
@@ -94,6 +97,8 @@ def question_of(
         infer_task=infer_task,
     )
     loaded = with_methods(loaded, methods)
+    _check_number("budget.batch_size", loaded.budget.batch_size, MOST_ROWS)
+    _check_number("data.max_length", loaded.data.max_length, MOST_TOKENS)
     return Question(
         model,
         loaded,
@@ -146,15 +151,38 @@ def _fetched(model: str, *, trust_remote_code: bool) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
+        _ask_for_config(model)
         if trust_remote_code:
             return Path(snapshot_download(model, allow_patterns=[CONFIG, CODE]))
-        return Path(hf_hub_download(model, CONFIG))
+        return Path(hf_hub_download(model, CONFIG, etag_timeout=PATIENCE))
     except Exception as error:  # the hub's errors have a dozen types
         raise ModelError(
             f"the config of {model!r} cannot be fetched from the hub ({first_line(error)}). Check "
             f"the name and the network, or give a folder with config.json or a preset."
-            f"{nearest(model, presets.presets())} Presets: {', '.join(presets.shape_names())}."
+            f"{_nearest_preset(model)} Presets: {', '.join(presets.shape_names())}."
         ) from None
+
+
+def _ask_for_config(model: str) -> None:
+    """Raise whatever the hub answers for a config that is not in its cache, or that it cannot.
+
+    Downloads are retried for half a minute; this is one short question before them.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(model, CONFIG), str):
+        get_hf_file_metadata(hf_hub_url(model, CONFIG), timeout=PATIENCE)
+
+
+def _nearest_preset(model: str) -> str:
+    """Return ` Did you mean …?` for a preset of the same family, judged by the first word."""
+    family = _first_word(model.rpartition("/")[2])
+    likely = [one for one in presets.presets() if nearest(family, [_first_word(one)], SAME_FAMILY)]
+    return nearest(model.rpartition("/")[2], likely)
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[^a-z]", name.casefold(), maxsplit=1)[0]
 
 
 def _check_sizes(model: str, path: Path) -> None:

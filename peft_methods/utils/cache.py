@@ -34,8 +34,9 @@ def cached(
     write: Callable[[T, Path], None],
     suffix: str,
     max_files: int = MAX_FILES,
+    fresh: bool = False,
 ) -> T:
-    """Return the cached value of this key, or make, store and return it.
+    """Return the cached value of this key, or make, store and return it; `fresh` makes it again.
 
     The key is any JSON value; each `kind` has a folder in the user's cache, which holds at most
     `max_files`: the least recently used are deleted first. Caching never fails a run: a damaged
@@ -43,7 +44,7 @@ def cached(
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / kind / f"{digest}{suffix}"
-    if path.is_file():
+    if not fresh and path.is_file():
         with contextlib.suppress(Exception):
             value = read(path)
             os.utime(path)
@@ -54,7 +55,14 @@ def cached(
     return value
 
 
-def cached_value(kind: str, key: Any, make: Callable[[], T], max_files: int = MAX_FILES) -> T:
+def cached_value(
+    kind: str,
+    key: Any,
+    make: Callable[[], T],
+    max_files: int = MAX_FILES,
+    *,
+    fresh: bool = False,
+) -> T:
     """Like `cached`, for JSON values."""
     return cached(
         kind,
@@ -64,6 +72,7 @@ def cached_value(kind: str, key: Any, make: Callable[[], T], max_files: int = MA
         write=_write_json,
         suffix=".json",
         max_files=max_files,
+        fresh=fresh,
     )
 
 

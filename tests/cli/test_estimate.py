@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,9 +14,12 @@ from estimate_builders import FormulaEstimator, refusing
 
 from builders import runs
 from peft_methods.__main__ import main
+from peft_methods.estimation.connected import ProgramEstimator
+from peft_methods.estimation.question import _nearest_preset
 from peft_methods.estimation.rows import has_known_lengths
 from peft_methods.runs.record import record_without_result
 from peft_methods.runs.store import Store
+from peft_methods.utils import cache
 
 BASE = ["estimate", "roberta-base", "--method", "full,lora,qlora"]
 
@@ -123,6 +127,9 @@ def test_validation_compares_with_records(
         (["--gpu", "T5"], "Did you mean 'T4'?", 4),
         (["--gpu", "T5"], "Change it with --gpu.", 4),
         (["--batch", "-3"], "Change it with --batch.", 4),
+        (["--batch", "65536"], "should be a whole number from 1 to 4,096", 4),
+        (["--set", "budget.batch_size=65536"], "should be a whole number from 1 to 4,096", 4),
+        (["--gpu", "cpu", "--engine", "cuda_graphs"], "Allowed here: auto, trainer", 4),
         (["--batch", "many"], "--batch 'many' should be a whole number", 4),
         (["--length", "600"], "reads at most 512 tokens", 2),
         (["--length", "600"], "Change it with --length.", 2),
@@ -152,3 +159,60 @@ def test_help_imports_no_training_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
+    """Each further try of the hub's library would be a line of its own, and take seconds."""
+    code = "import sys; from peft_methods.__main__ import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "estimate", "t5-small"],
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert "the config of 't5-small' cannot be fetched from the hub" in line
+    assert "Did you mean" not in line  # no preset is a T5
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("robert-base", "roberta-base"), ("org/bert-bas-uncased", "bert-base-uncased")],
+)
+def test_nearest_preset_is_of_the_same_family(name: str, near: str) -> None:
+    assert f"{near!r}" in _nearest_preset(name)
+    assert _nearest_preset("t5-small") == _nearest_preset("gpt2") == ""
+
+
+def test_probe_measures_and_estimates_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache._problem.cache_clear()
+    monkeypatch.setattr("peft_methods.estimation.api.default_estimator", ProgramEstimator)
+    file = tmp_path / "probe.json"
+    assert main(["estimate", "--probe", "--gpu", "cpu", "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "kept in the cache for estimates" in out
+    assert json.loads(file.read_text())["rates"]["basis"] == "probe"
+    of_embedded = ["bundled:minilm", "--recipe", "embedded", "--method", "head_only"]
+    assert main(["estimate", *of_embedded, "--gpu", "cpu"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "threads" in out
+    assert "from the rates that were probed on this device" in out
+    assert "Fits" not in out
+    assert "engine trainer" in out
+    assert "±150%" in out  # others may use the processor: see PROCESSOR_WIDTH
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["roberta-base"], "--probe has no MODEL"), (["--gpu", "T4"], "not 'T4'. Leave out --gpu")],
+)
+def test_probe_is_of_this_machine(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["estimate", "--probe", *arguments]) == 4
+    assert message in capsys.readouterr().err

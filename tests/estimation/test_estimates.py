@@ -187,7 +187,7 @@ def test_everything_is_json() -> None:
         ({"gpu": "-16GB"}, "gpu '-16GB' is below zero"),
         ({"gpu": "1.2.3GB"}, "gpu '1.2.3GB' is not a number"),
         ({"gpu": "16MB"}, "should be the memory of a GPU"),
-        ({"batch_size": -3}, "budget.batch_size = -3 should be a whole number from 1 to 65,536"),
+        ({"batch_size": -3}, "budget.batch_size = -3 should be a whole number from 1 to 4,096"),
         ({"batch_size": 10**9}, "budget.batch_size = 1,000,000,000 should be"),
         ({"max_length": 0}, "data.max_length = 0 should be"),
         ({"precision": "bf17"}, "budget.precision = 'bf17' should be"),

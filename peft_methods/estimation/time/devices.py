@@ -52,7 +52,7 @@ def find_device(name: str) -> Device:
     not matter. Raises `OptionError`, which names the nearest device and all that are allowed.
     """
     known = _by_key()
-    key = _key(name)
+    key = name_key(name)
     found = known.get(key) or known.get(_without_size(name))
     if found is not None:
         return found
@@ -63,6 +63,15 @@ def find_device(name: str) -> Device:
         f"or give its memory, such as 16GB.",
         setting="gpu",
     )
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """Return a name and, of a device with published figures, its other names."""
+    try:
+        found = find_device(name)
+    except OptionError:
+        return (name,)
+    return (name, found.name, *found.aliases)
 
 
 def _device(name: str, values: Mapping[str, Any]) -> Device:
@@ -84,11 +93,11 @@ def _device(name: str, values: Mapping[str, Any]) -> Device:
 @cache
 def _by_key() -> Mapping[str, Device]:
     every = devices().values()
-    aliases = {_key(alias): one for one in every for alias in one.aliases}
-    return {**aliases, **{_key(one.name): one for one in every}}
+    aliases = {name_key(alias): one for one in every for alias in one.aliases}
+    return {**aliases, **{name_key(one.name): one for one in every}}
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
     """Return a name without what does not tell devices apart."""
     words = re.findall(r"[a-z]+|\d+", name.casefold())
     plain = "".join(one for one in words if one not in {"nvidia", "tesla", "geforce", "gpu", "rtx"})
@@ -100,11 +109,11 @@ def _without_size(name: str) -> str:
     match = SIZE_IN_NAME.search(name)
     if match is None:
         return ""
-    bare = _key(SIZE_IN_NAME.sub(" ", name))
+    bare = name_key(SIZE_IN_NAME.sub(" ", name))
     for key in (f"{bare.removesuffix('sxm')}{match[1]}gb", bare):
         found = _by_key().get(key)
         if found is not None and found.nominal == int(match[1]):
-            return _key(found.name)
+            return name_key(found.name)
     return ""
 
 

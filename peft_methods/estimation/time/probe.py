@@ -1,13 +1,12 @@
 """A probe of a device: what it reaches in products, attention and memory, in at most 30 seconds.
 
-The result is stored in the user's cache under the device and the versions of the libraries.
+What is left out of it (the loops around steps, waits) is for `rates.Corrections`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from itertools import product
 from typing import Any
 
@@ -19,12 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from peft_methods.estimation.time import rates
 from peft_methods.estimation.time.clocks import Clock, CudaClock, HostClock
 from peft_methods.estimation.time.rates import DeviceRates, MeasuredProduct, Precision
-from peft_methods.profiling.environment import package_version, processor_name
-from peft_methods.profiling.nvml import Gpu, driver_version
-from peft_methods.utils.cache import cached_value
+from peft_methods.profiling.environment import processor_name
+from peft_methods.profiling.nvml import Gpu
 
-VERSION = 1  # of what is measured; another one is measured again
 LIMIT_SECONDS = 25.0  # after which nothing more is started
+POWER_SECONDS = 1.5  # over which energy is counted: drivers update the counter every 0.1 s
 # Rows are tokens of a batch; the others are (k, n) of layers, of adapters and of heads.
 ROWS = {"cuda": (128, 512, 2048, 8192), "cpu": (128, 512)}
 WEIGHTS = {
@@ -39,47 +37,44 @@ LAYERS, WIDTH = 12, 64  # of the small model whose steps are bound by launches
 LAUNCH_ROUNDS = 20
 
 
-def cached_probe(device: str) -> DeviceRates:
-    """Return the device's rates ("cuda" or "cpu") from the cache, or measure and store them."""
-    return from_stored(cached_value("device_probes", _key(device), lambda: asdict(probe(device))))
-
-
-def from_stored(values: Mapping[str, Any]) -> DeviceRates:
-    """Return the rates that `asdict` and JSON made plain."""
-    products = tuple(MeasuredProduct(**one) for one in values["products"])
-    return DeviceRates(**{**values, "products": products})
-
-
 def probe(device: str, limit_seconds: float = LIMIT_SECONDS) -> DeviceRates:
     """Measure the rates of the current GPU ("cuda") or of the host with torch's threads ("cpu").
 
-    After `limit_seconds` no further product is measured.
+    After `limit_seconds`, without the imports of libraries, no further product is measured.
     """
+    _quantiser()  # its import takes as long as the whole probe on some hosts
     end = time.perf_counter() + limit_seconds
     clock: Clock = CudaClock() if device == "cuda" else HostClock()
     is_gpu = device == "cuda"
     idle = _watts() if is_gpu else None
     flops: dict[str, float] = dict(_largest(device, clock))
-    loaded = _watts() if is_gpu else None
     half = next(name for name in rates.SLOWER["half"] if name in flops)
     bandwidth = _bandwidth(device, clock)
     tiny = torch.ones(8, device=device)
     return DeviceRates(
-        name=_name(device),
+        name=device_name(device),
         basis="probe",
         flops=flops,
         attention=_attention(device, clock, half),
         bandwidth=bandwidth,
         dequantisation=_dequantisation(device, clock) or bandwidth,
-        units=torch.cuda.get_device_properties(0).multi_processor_count
-        if is_gpu
-        else torch.get_num_threads(),
+        units=_properties().multi_processor_count if is_gpu else torch.get_num_threads(),
         launch=_launch_seconds(device) if is_gpu else 0.0,
         kernel=clock.seconds(lambda: tiny.add(1)),
         idle_watts=idle,
-        loaded_watts=loaded,
+        loaded_watts=_loaded_watts() if is_gpu else None,
         products=tuple(_products(device, clock, end)),
     )
+
+
+def device_name(device: str) -> str:
+    """Return the name of the current GPU, or of the processor with the number of torch's threads.
+
+    A process computes with so many threads, and the rates of a CPU hold for them alone.
+    """
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
 
 
 def _largest(device: str, clock: Clock) -> Iterator[tuple[Precision, float]]:
@@ -87,6 +82,8 @@ def _largest(device: str, clock: Clock) -> Iterator[tuple[Precision, float]]:
     for precision in _precisions(device):
         side = LARGE[device]
         yield precision, 2 * side**3 / _seconds(device, clock, precision, (side, side, side))
+    if device == "cuda" and (seconds := _integer_seconds(clock)):
+        yield "int8", 2 * LARGE[device] ** 3 / seconds
 
 
 def _products(device: str, clock: Clock, end: float) -> Iterator[MeasuredProduct]:
@@ -109,6 +106,16 @@ def _seconds(device: str, clock: Clock, precision: str, sizes: tuple[int, int, i
         return clock.seconds(lambda: a @ b)
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _integer_seconds(clock: Clock) -> float:
+    """Return the seconds of a product of numbers in 8 bits; 0 where the GPU has none."""
+    side = LARGE["cuda"]
+    a = torch.ones(side, side, device="cuda", dtype=torch.int8)
+    try:
+        return clock.seconds(lambda: torch._int_mm(a, a.t()))
+    except RuntimeError:  # a GPU or a library without it
+        return 0.0
 
 
 def _precisions(device: str) -> tuple[Precision, ...]:
@@ -159,15 +166,23 @@ def _attention(device: str, clock: Clock, precision: str) -> float:
 
 def _dequantisation(device: str, clock: Clock) -> float:
     """Return the bytes/s of dequantising NF4, read and written; 0 without bitsandbytes."""
-    try:
-        from bitsandbytes import functional as bnb
-    except ImportError:
+    bnb = _quantiser()
+    if bnb is None:
         return 0.0
     dtype = _half() if device == "cuda" else torch.float32
     weight = torch.randn(QUANTISED, QUANTISED, device=device, dtype=dtype)
     packed, state = bnb.quantize_4bit(weight, quant_type="nf4")
     moved = weight.numel() * (weight.element_size() + 0.5 + 4 / 64)
     return moved / clock.seconds(lambda: bnb.dequantize_4bit(packed, state))
+
+
+def _quantiser() -> Any:
+    """Return bitsandbytes' functions; None without it."""
+    try:
+        from bitsandbytes import functional
+    except ImportError:
+        return None
+    return functional
 
 
 def _launch_seconds(device: str) -> float:
@@ -181,10 +196,13 @@ def _launch_seconds(device: str) -> float:
             loss = model(x).sum()
         loss.backward()
 
+    step()
+    model.zero_grad()
     with _Counted() as counted:
         step()
     times = []
     for _ in range(LAUNCH_ROUNDS):
+        model.zero_grad()  # gradients are made in each step, as they were counted
         torch.cuda.synchronize()
         started = time.perf_counter()
         step()
@@ -214,15 +232,25 @@ def _watts() -> float | None:
     return None if watts is None else float(watts)
 
 
-def _name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
+def _loaded_watts() -> float | None:
+    """Return the mean power of large products; None if the driver counts no energy."""
+    gpu = Gpu.current()
+    if gpu is None or gpu.energy_joules() is None:
+        return None
+    a = torch.randn(LARGE["cuda"], LARGE["cuda"], device="cuda", dtype=_half())
+    _computing(a, POWER_SECONDS / 3)  # until the clocks and the counter follow
+    joules, started = gpu.energy_joules() or 0.0, time.perf_counter()
+    _computing(a, POWER_SECONDS)
+    return ((gpu.energy_joules() or 0.0) - joules) / (time.perf_counter() - started)
 
 
-def _key(device: str) -> list[Any]:
-    found = [VERSION, _name(device), torch.__version__, package_version("bitsandbytes")]
-    if device == "cuda":
-        uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
-        found += [uuid, driver_version()]
-    return found
+def _computing(a: torch.Tensor, seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for _ in range(20):
+            a @ a
+        torch.cuda.synchronize()
+
+
+def _properties() -> Any:
+    return torch.cuda.get_device_properties(torch.cuda.current_device())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from peft_methods.estimation.results import Basis
@@ -29,16 +29,34 @@ TILES = {128: 1.0, 64: 0.7, 32: 0.4}  # sides, and what they reach of the rate o
 FILLING = 270  # the start and end of a tile take as long as so many steps along k
 PIECE = 256  # the least that a product is divided into along k
 
-# Shares of published rates, and seconds, that fit the records of H100 and H200 best: see
-# docs/explanation/estimates.md.
-PRODUCTS = 0.75  # of H200's published rate 0.79 was measured
-ATTENTION = 0.50
-BANDWIDTH = 0.56
-DEQUANTISATION = 0.16
+# Of a GPU and a host without a probe: they fit the records of H100 and H200 best.
 KERNEL_SECONDS = 3.5e-6
 LAUNCH_SECONDS = 27e-6
 IDLE_POWER = 0.15
 LOADED_POWER = 0.95
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What training reaches of a device's rates, and how many times as long launches take.
+
+    They make up for what the model of a step leaves out, and are fitted to measured steps: see
+    docs/explanation/estimates.md. `kernel`, `launch` and `loops` are factors of seconds, the others
+    shares of rates.
+    """
+
+    products: float = 1.0
+    attention: float = 1.0
+    bandwidth: float = 1.0
+    dequantisation: float = 1.0
+    kernel: float = 1.0
+    launch: float = 1.0
+    loops: float = 1.0
+
+
+# Of published rates; of H200's in products 0.79 was measured, the others are those of the model.
+DATASHEET = Corrections(products=0.75, attention=0.50, bandwidth=0.56, dequantisation=0.16)
+PROBE = Corrections()  # of measured rates: not fitted yet
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,8 @@ class DeviceRates:
     `flops` are those of large products, by precision. `attention` is the rate of fused attention
     in 16 bits. `dequantisation` counts bytes read and written. `launch` is the host's time for an
     operation in an eager program, `kernel` the least time of a kernel on the device, launched by a
-    CUDA graph. `products` correct the model of products where a probe measured some.
+    CUDA graph. `products` correct the model of products where a probe measured some. `loops` is how
+    many times as long loops around steps take as they do with such a `launch` elsewhere.
     """
 
     name: str
@@ -73,6 +92,7 @@ class DeviceRates:
     kernel: float
     idle_watts: float | None = None
     loaded_watts: float | None = None
+    loops: float = 1.0
     products: tuple[MeasuredProduct, ...] = field(default=())
 
     def rate(self, precision: Precision) -> float:
@@ -121,21 +141,37 @@ class DeviceRates:
         return math.exp(total / weights) if weights else 1.0
 
 
-def from_datasheet(device: Device) -> DeviceRates:
+def from_datasheet(device: Device, corrections: Corrections = DATASHEET) -> DeviceRates:
     """Return the rates to expect of a device from its published figures."""
-    half = device.flops["half"]
-    return DeviceRates(
+    published = DeviceRates(
         name=device.name,
         basis="datasheet",
-        flops={name: rate * PRODUCTS for name, rate in device.flops.items()},
-        attention=half * ATTENTION,
-        bandwidth=device.bandwidth * BANDWIDTH,
-        dequantisation=device.bandwidth * DEQUANTISATION,
+        flops=device.flops,
+        attention=device.flops["half"],
+        bandwidth=device.bandwidth,
+        dequantisation=device.bandwidth,
         units=device.units,
         launch=LAUNCH_SECONDS,
         kernel=KERNEL_SECONDS,
         idle_watts=device.watts * IDLE_POWER,
         loaded_watts=device.watts * LOADED_POWER,
+    )
+    return corrected(published, corrections)
+
+
+def corrected(rates: DeviceRates, corrections: Corrections) -> DeviceRates:
+    """Return the rates that training reaches of those of a datasheet or a probe."""
+    products = (replace(one, seconds=one.seconds / corrections.products) for one in rates.products)
+    return replace(
+        rates,
+        flops={name: rate * corrections.products for name, rate in rates.flops.items()},
+        attention=rates.attention * corrections.attention,
+        bandwidth=rates.bandwidth * corrections.bandwidth,
+        dequantisation=rates.dequantisation * corrections.dequantisation,
+        kernel=rates.kernel * corrections.kernel,
+        launch=rates.launch * corrections.launch,
+        loops=rates.loops * corrections.loops,
+        products=tuple(products),
     )
 
 

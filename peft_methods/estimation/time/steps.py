@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import pairwise
 from typing import Literal
 
@@ -18,10 +19,11 @@ from peft_methods.estimation.time.kernels import (
     optimizer_seconds,
     without_frozen_casts,
 )
-from peft_methods.estimation.time.rates import DeviceRates
+from peft_methods.estimation.time.rates import LAUNCH_SECONDS, DeviceRates
 
 Engine = Literal["trainer", "cuda_graphs"]
-# Of the host: see docs/explanation/estimates.md, "Time".
+# Of the host whose launch takes `LAUNCH_SECONDS`: see docs/explanation/estimates.md, "Time".
+# Another one takes longer in proportion to its launches.
 TRAINER_STEP = 4e-3  # seconds of the Trainer's loop, besides the operations
 GRAPH_STEP = 1.85e-3  # seconds of the Trainer's loop around the replay of a graph
 # Launches that an operation of bitsandbytes costs: its Python code runs for each layer.
@@ -36,6 +38,8 @@ WIDTHS: Mapping[Basis, Mapping[str, float]] = {
     "probe": {"device": 1.30, "host": 1.45},
     "records": {"device": 1.15, "host": 1.15},
 }
+# On a processor that other programs use too: see docs/explanation/estimates.md, "On a CPU".
+PROCESSOR_WIDTH = 2.5
 POWER_WIDTH = 1.45  # around the expected power, by the records of the same GPUs
 GROUPED_BATCHES = 50  # that are sorted by length together (transformers' LengthGroupedSampler)
 
@@ -77,23 +81,32 @@ def step_time(
     passes = [one for one in program.operations if one.part != "optimizer" and is_kernel(one)]
     optimizer = [one for one in program.operations if one.part == "optimizer"]
     updating, tensors = optimizer_seconds(optimizer, rates)
-    in_one = engine == "cuda_graphs"
+    in_one = engine == "cuda_graphs" and rates.launch > 0
     kernels = list(fused(without_frozen_casts(passes)) if in_one else ((one,) for one in passes))
     at_once = replace(rates, kernel=0.0, units=1)  # all units work, or none draws power
-    working = sum(kernel_seconds(one, at_once, tf32=tf32) for one in kernels)
+    working = sum(_seconds_of(kernels, at_once, tf32=tf32))
     working += optimizer_seconds(optimizer, at_once)[0]
-    each = [kernel_seconds(one, rates, tf32=tf32) for one in kernels]
+    each = _seconds_of(kernels, rates, tf32=tf32)
     device = updating + sum(each)
     if not rates.launch:  # the host is the device
         return StepTime(device, device, working)
+    host = rates.loops * rates.launch / LAUNCH_SECONDS
     if in_one:
-        return StepTime(max(device, GRAPH_STEP), device, working)
+        return StepTime(max(device, GRAPH_STEP * host), device, working)
     launched = sum(
         max(seconds, rates.launch * launches(one))
         for seconds, (one,) in zip(each, kernels, strict=True)
     )
     launched += max(updating, rates.launch * tensors)
-    return StepTime(TRAINER_STEP + launched, device, working)
+    return StepTime(TRAINER_STEP * host + launched, device, working)
+
+
+def _seconds_of(
+    kernels: Sequence[tuple[Operation, ...]], rates: DeviceRates, *, tf32: bool
+) -> list[float]:
+    """Return the seconds of each kernel. Most are the same in every layer, and computed once."""
+    of_one = cache(partial(kernel_seconds, rates=rates, tf32=tf32))
+    return [of_one(one) for one in kernels]
 
 
 def launches(operation: Operation) -> float:
@@ -101,8 +114,10 @@ def launches(operation: Operation) -> float:
     return QUANTISED_LAUNCHES if operation.name.startswith("bitsandbytes") else 1.0
 
 
-def with_interval(time: StepTime, basis: Basis) -> Interval:
+def with_interval(time: StepTime, basis: Basis, *, on_processor: bool = False) -> Interval:
     """Return the range meant to hold the measured seconds of a step in 95 % of runs."""
+    if on_processor:
+        return spread(time.seconds, PROCESSOR_WIDTH)
     return spread(time.seconds, WIDTHS[basis][time.bound])
 
 

@@ -33,7 +33,7 @@ SHOWN_AS = {"optimizer_state": "optimizer"}
 PHASES = {"load": "loading", "train": "training", "evaluate": "evaluation"}
 MOST_NAMES = 6  # methods that are named in one sentence
 BASES = {
-    "probe": "from a measurement of this device",
+    "probe": "from the rates that were probed on this device",
     "datasheet": "from the datasheet of the device, so with wide intervals",
     "records": "from stored records of this device",
 }
