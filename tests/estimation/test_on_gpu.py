@@ -25,6 +25,7 @@ def test_records_have_an_estimate_near_the_measured_peak(tmp_path: Path) -> None
         methods=["full", "lora", "qlora"],
         seeds=1,
         settings=SMALL,
+        fit="memory=100GB",
         results=tmp_path / "results",
         progress=False,
     )

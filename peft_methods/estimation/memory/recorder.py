@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from peft_methods.estimation.memory.attention_flops import attention_formulas
 from peft_methods.estimation.memory.kernels import workspace_bytes
 from peft_methods.estimation.memory.repeated import Repeated
 from peft_methods.estimation.memory.values import OWN, KnownValues
@@ -70,7 +71,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._repeated = Repeated(mode)
         self._known: dict[int, int] = {}  # storages that are alive, and their addresses
         self._next = 0
-        self._flops = {**flop_registry, **_wrapped(flop_formulas())}
+        self._flops = {**flop_registry, **_wrapped(attention_formulas() | flop_formulas())}
         self.storages: dict[int, weakref.ref[Any]] = {}  # by address
         self.sizes: dict[int, int] = {}
         self.parents: dict[int, tuple[int, ...]] = {}  # of cheap values, since `new_region`
