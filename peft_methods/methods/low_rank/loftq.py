@@ -38,7 +38,7 @@ class LoftQ(QLoRA):
         saved_format="peft",
         needs="linear layers",
         mergeable=False,  # rounding the sum to 4 bits would give a different model
-        start_tolerance=1.5,  # of the capability matrix's tiny models 1.1 was seen
+        start_tolerance=1.0,
         strategies=("ddp",),  # it decomposes whole weights
         quantization="nf4",
         unquantized_counterpart="lora",
