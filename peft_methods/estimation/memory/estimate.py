@@ -26,9 +26,11 @@ WORKSPACE, LEAST_WORKSPACE = 65 * MIB, 17 * MIB
 # Of 36 records of padded rows on an H200, 33 lie within 0.2 % and one was 4 % below its
 # estimate; of 6 with compiled layers, all lie between 2.7 % below and 0.6 % above.
 PADDED, COMPILED = (0.95, 1.02), (0.93, 1.02)
-RESERVED = (0.96, 1.03)  # of what torch reserves for the eager step: between -2 and +2 % there
+# Of what torch reserves for the eager step. Of 13 cases that trained with limits on an H200, 10 did
+# with at most 1.08 times their peak, and all with 160 MiB more than that.
+RESERVED = (0.96, 1.08)
 # Captured steps have memory of their own, which may be more than that of the peak step.
-CAPTURED, CAPTURED_MORE = 1.13, 160 * MIB
+CAPTURED, MORE = 1.13, 160 * MIB
 # Beside what torch reserves: the CUDA context and the code of libraries
 CONTEXT = Interval(250 * MIB, 800 * MIB, 1050 * MIB)
 
@@ -131,10 +133,8 @@ def _reserved(peak: int, *, is_captured: bool, packs: bool) -> Interval:
     """Return what torch reserves, given what it reserves for the peak step."""
     low, high = RESERVED[0] - (0.05 if packs else 0), RESERVED[1] + (0.03 if packs else 0)
     if not is_captured:
-        return Interval(low * peak, peak, high * peak)
-    return Interval(
-        low * peak, peak * (1 + CAPTURED) / 2 + CAPTURED_MORE / 2, CAPTURED * peak + CAPTURED_MORE
-    )
+        return Interval(low * peak, peak, high * peak + MORE)
+    return Interval(low * peak, peak * (1 + CAPTURED) / 2 + MORE / 2, CAPTURED * peak + MORE)
 
 
 def _step(program: RecordedProgram) -> StepProgram:
