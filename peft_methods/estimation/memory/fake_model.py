@@ -38,10 +38,12 @@ def fake_mode() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def without_data(model: nn.Module, mode: FakeTensorMode) -> None:
+def without_data(model: nn.Module, mode: FakeTensorMode, *, has_outliers: bool = False) -> None:
     """Replace all parameters and buffers by tensors of the host without data.
 
-    Shared ones stay shared.
+    Shared ones stay shared. `has_outliers`: some inputs of each 8-bit layer are above LLM.int8()'s
+    threshold, as in models with pretrained weights (Dettmers et al. 2022, section 4). Normalised
+    values of random weights are below it.
     """
     made: dict[int, nn.Parameter] = {}
     with mode:
@@ -58,6 +60,37 @@ def without_data(model: nn.Module, mode: FakeTensorMode) -> None:
             if hasattr(state, "SCB"):  # of an 8-bit layer
                 weight: Any = module._parameters["weight"]
                 state.CB, state.SCB = weight.data, torch.empty(len(weight))
+                _multiply_as_on_gpus(module, has_outliers=has_outliers)
+
+
+def _multiply_as_on_gpus(layer: nn.Module, *, has_outliers: bool) -> None:
+    """Let an 8-bit layer on the host multiply in 8 bits in training too, as it does on a GPU.
+
+    For training on a host, bitsandbytes multiplies by dequantised weights, in the precision of
+    autocast. The product in 8 bits knows no autocast: its results have the type of the inputs,
+    often fp32. Those of outliers are added by `addmm`, which autocast runs in half precision, so
+    that the sum is in half precision too (bitsandbytes 0.50: `matmul` in autograd/_functions.py,
+    `int8_mixed_scaled_mm` in backends/default/ops.py). Columns with outliers are stored besides;
+    they are not counted, since their number follows from values.
+    """
+    from bitsandbytes import MatmulLtState
+
+    class GpuState(MatmulLtState):
+        """The state of a layer that says at any time that it does not train."""
+
+        is_training = property(lambda _: False, lambda *_: None)
+
+    state: Any = layer.state
+    state.__class__, state.threshold = GpuState, 0.0
+    if has_outliers:
+        layer.register_forward_hook(_as_autocast)
+
+
+def _as_autocast(_: nn.Module, __: Any, product: torch.Tensor) -> torch.Tensor:
+    """Return a product in the type of autocast, if that is on."""
+    if not torch.is_autocast_enabled("cpu"):
+        return product
+    return product.to(torch.get_autocast_dtype("cpu"))
 
 
 def _empty(tensor: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,8 @@ def workspace_bytes(
     if name in REDUCTIONS:
         found = _reduction(inputs[0], outputs[0], gpu)
         return [found] if found else []
+    if name == EIGHT_BIT_PRODUCT:
+        return _eight_bit_product(outputs[0])
     known = WITHIN.get(name)
     return [] if known is None else known(inputs)
 
@@ -108,20 +110,31 @@ def _four_bit_product(inputs: Tensors) -> list[int]:
     return [weights // 64 * 4, weights * values.element_size()]
 
 
-def _eight_bit_product(inputs: Tensors) -> list[int]:
-    """Return the product in 32-bit integers, before it is scaled.
+def _eight_bit_product(result: torch.Tensor) -> list[int]:
+    """Return the product in 32-bit integers and, of results of another type, its values in fp16.
 
-    Source: bitsandbytes, backends/default/ops.py.
+    Source: bitsandbytes, backends/default/ops.py and `int8_mm_dequant` of backends/cuda/ops.py.
     """
-    values, weights = inputs[0], inputs[1]
-    return [values.numel() // values.shape[-1] * len(weights) * 4]
+    whole = 4 * result.numel()
+    return [whole] if result.dtype == torch.float16 else [whole, 2 * result.numel()]
+
+
+def _eight_bit_inputs(inputs: Tensors) -> list[int]:
+    """Return the sizes of values in fp16, and the bytes that tell which ones are outliers.
+
+    Source: bitsandbytes, `int8_vectorwise_quant` of backends/cuda/ops.py. LLM.int8() (Dettmers et
+    al. 2022) looks for outliers in all inputs.
+    """
+    values = inputs[0].numel()
+    return [2 * values, values]
 
 
 REDUCTIONS = frozenset({"aten.sum", "aten.mean", "aten.amax", "aten.linalg_vector_norm"})
+EIGHT_BIT_PRODUCT = "bitsandbytes.int8_scaled_mm"
 WITHIN: dict[str, Callable[[Tensors], list[int]]] = {
     "aten._scaled_dot_product_efficient_attention_backward": _efficient_attention_backward,
     "aten._scaled_dot_product_flash_attention_backward": _flash_attention_backward,
     "aten.embedding_dense_backward": _embedding_backward,
     "bitsandbytes.gemm_4bit": _four_bit_product,
-    "bitsandbytes.int8_scaled_mm": _eight_bit_product,
+    "bitsandbytes.int8_vectorwise_quant": _eight_bit_inputs,
 }

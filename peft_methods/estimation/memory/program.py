@@ -113,7 +113,7 @@ def build(
     few = {name: value[:2, :LEAST_TOKENS] for name, value in model_inputs(evaluated).items()}
     base, model = _with_method(recipe, method, base, texts.facts.label_names, few)
     base.model.config.use_cache = False  # as the Trainer sets it
-    fake_model.without_data(model, mode)
+    fake_model.without_data(model, mode, has_outliers=recipe.model.weights == "pretrained")
     return FakeRun(recipe, method, base, model, batch, evaluated, mode, length, packs, capability)
 
 
