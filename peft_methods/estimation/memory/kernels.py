@@ -129,12 +129,18 @@ def _eight_bit_inputs(inputs: Tensors) -> list[int]:
     return [2 * values, values]
 
 
+def _log_sum_exp(inputs: Tensors) -> list[int]:
+    """Return the exponentials, which are added up. Source: aten/src/ATen/native/ReduceOps.cpp."""
+    return [inputs[0].numel() * inputs[0].element_size()]
+
+
 REDUCTIONS = frozenset({"aten.sum", "aten.mean", "aten.amax", "aten.linalg_vector_norm"})
 EIGHT_BIT_PRODUCT = "bitsandbytes.int8_scaled_mm"
 WITHIN: dict[str, Callable[[Tensors], list[int]]] = {
     "aten._scaled_dot_product_efficient_attention_backward": _efficient_attention_backward,
     "aten._scaled_dot_product_flash_attention_backward": _flash_attention_backward,
     "aten.embedding_dense_backward": _embedding_backward,
+    "aten.logsumexp": _log_sum_exp,
     "bitsandbytes.gemm_4bit": _four_bit_product,
     "bitsandbytes.int8_vectorwise_quant": _eight_bit_inputs,
 }
