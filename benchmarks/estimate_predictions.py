@@ -57,16 +57,20 @@ def cases() -> list[Case]:
 
 
 def predict_all(processes: int, seconds: float, *, again: bool, only: str) -> None:
-    """Predict cases that have no prediction yet, and stop after so many seconds.
+    """Predict cases that have no prediction yet, with `again` all, and stop after so many seconds.
 
-    `only` is a part of their keys, and with `again` they may have one.
+    `only` is a part of their keys.
     """
     facts = {"gpu": GPU, "packages": package_versions(), "source": source_state()}
     stored = predictions(**facts)
     if not stored.values:
         for case in cases():
             stored.values[case.key] = {"case": case.to_json()}
-    todo = [case_of(value) for value in stored.values.values() if again or set(value) == {"case"}]
+    todo = [
+        case_of(value)
+        for key, value in stored.values.items()
+        if only in key and (again or set(value) == {"case"})
+    ]
     end = time.monotonic() + seconds
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for number, found in enumerate(pool.imap(prediction, todo), 1):
