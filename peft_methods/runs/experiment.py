@@ -106,10 +106,8 @@ class Experiment:
             self._give_up(task, "skipped", no_gpu_reason(task.recipe))
         waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
         # A guess at what to prefetch. Before tuning, the runs that will follow are unknown.
-        first = self._earlier.probably_first(waiting, records, self.workers)
-        if first:
-            self._scheduler.executor.prefetch(())  # its imports take longer than what follows here
-        self.prepare(() if self.trials else first)
+        count = 0 if self.trials else self.workers
+        self.prepare(self._earlier.probably_first(waiting, records, count))
         runnable = [
             task for task in self.tasks if not self._records.have_all(task) and self._can_run(task)
         ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,32 +189,3 @@ def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
             ("ok", False),
         ][-len(records) :]
         assert len(records) == seeds
-
-
-class CheckedNever(Experiment):
-    """An experiment that stops before the check of its recipe."""
-
-    began_early = False
-
-    def prepare(self, first: Sequence[RunSpec] = ()) -> None:
-        executor: Any = self._scheduler.executor
-        self.began_early = executor._standbys[0]._worker is not None
-        raise InterruptedError
-
-
-@pytest.mark.parametrize("is_done", [False, True])
-def test_the_first_process_starts_before_the_check_if_a_run_has_no_record(
-    tiny_recipe: Path, tmp_path: Path, is_done: bool
-) -> None:
-    groups = run_groups([load_recipe(str(tiny_recipe), ["budget.seeds=1"])], ["head_only"], "cpu")
-    store = Store(tmp_path)
-    store.prepare()
-    if is_done:
-        store.write(Record(groups[0].runs[0], "ok", "0" * 64), None, None)
-    experiment = CheckedNever(groups, ExperimentOptions(results=tmp_path, workers=1))
-    try:
-        with pytest.raises(InterruptedError):
-            experiment.start()
-    finally:
-        experiment.close()
-    assert experiment.began_early is not is_done
