@@ -187,5 +187,5 @@ def worse(tolerance: Tolerance, level: Array, values: Array) -> Array:
     change = (values - before) * -METRICS[tolerance.metric].sign()
     if not tolerance.relative:
         return np.asarray(change)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(change == 0, 0.0, change / np.abs(before))
