@@ -214,13 +214,16 @@ class Measuring:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Context manager: raise `TimeoutError` in the main thread after so many seconds."""
+    """Context manager: raise `TimeoutError` in the main thread after so many seconds.
+
+    It is raised again every second: the first one may be swallowed, by a destructor for example.
+    """
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"it takes more than {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
