@@ -87,7 +87,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was said of a limit of memory, and what came of it."""
+    """Whether a run was predicted to fit within a limit of memory, and whether it did.
+
+    `said` is "yes", "no" or "unsure"; `limit` is in bytes.
+    """
 
     case: Case
     limit: int

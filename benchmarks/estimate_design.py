@@ -75,9 +75,9 @@ OVER_QUANTISED = (
     "ia3",
 )
 
-# The estimator refuses these: sizes follow from values of tensors, or weights are torchao's
+# Not in the grid: when it was drawn, the estimator refused these. It still refuses torchao's weights.
 REFUSED = ("lora_torchao", "shira", "waveft")
-# ... and these for models whose weights it does not draw, see `MOST_DRAWN`
+# Not in the grid with models whose weights the estimator does not draw, see `MOST_DRAWN`
 FROM_VALUES = ("qdora", "pissa", "olora", "eva", "loftq", "osf", "psoft", "adamss", "frod")
 NOT_DRAWN = ("Llama-3.2-1B", "Qwen2.5-1.5B", "Mistral-7B-v0.1", "Llama-3.1-8B")
 
@@ -143,7 +143,7 @@ def _worth(case: Case, counts: Counter[Any]) -> float:
 
 
 def trainable(architectures: tuple[str, ...], engine: str) -> Iterator[tuple[str, str]]:
-    """Yield the architectures and methods that can be trained, and estimated."""
+    """Yield the pairs of architecture and method that the grid may have: they can be trained."""
     for architecture in architectures:
         for method in known_methods():
             refused = method in REFUSED or (method in FROM_VALUES and architecture in NOT_DRAWN)

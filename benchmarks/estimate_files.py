@@ -1,8 +1,8 @@
 """The stored cases, predictions and measurements of the grid: JSON files written after each case.
 
-`predictions.json` has the cases in the order in which they are measured, and what the estimator
-said of each before it was measured. A folder named after a device has `grid.json` and `capped.json`
-with what was measured there.
+`predictions.json` lists the cases in the order in which they are measured, with the prediction of
+each by the estimator of the commit that the file names. Each device has a folder with `grid.json`
+and `capped.json`, which hold its measurements, and `probe.json`, its rates.
 """
 
 from __future__ import annotations

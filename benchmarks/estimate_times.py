@@ -31,6 +31,7 @@ from peft_methods.utils.errors import PeftMethodsError
 OUTLIER = 0.5  # logarithm of a ratio, from which a larger error does not count for more
 STEPS = (1.6, 1.25, 1.1, 1.04)  # factors by which a correction is changed in each round
 MOST = 8.0  # a correction: where no case depends on one, it would run away
+QUANTILES = {"median": 0.5, "90 %": 0.9, "95 %": 0.95, "largest": 1.0}
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,6 @@ def print_errors(
     print(f"{title}: {len(found)} cases, {', '.join(quantiles)}; {within:.0%} within 10 %")
     for error, one in found[-5:]:
         print(f"  {error:+.0%} {one.case.key}: {one.seconds * 1e3:.1f} ms measured")
-
-
-QUANTILES = {"median": 0.5, "90 %": 0.9, "95 %": 0.95, "largest": 1.0}
 
 
 def _size(found: tuple[float, Measured]) -> float:

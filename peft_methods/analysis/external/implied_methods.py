@@ -1,5 +1,4 @@
-"""Tables without a column of methods whose headers name the method: `LoRA rank`, or `LoRA` with yes
-and no."""
+"""Tables whose methods are named by a header: `LoRA rank`, or `LoRA` above yes and no."""
 
 from __future__ import annotations
 

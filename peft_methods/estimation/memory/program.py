@@ -85,8 +85,8 @@ def build(
     """Build the model without data, apply the method, and draw batches of rows of this length.
 
     `packs`: the rows of a decoder are packed, and its layers compiled. `capability` is the compute
-    capability of the GPU. Raises `ModelError`,
-    `DataError` and whatever the method raises for a model that it cannot train.
+    capability of the GPU. Raises `ModelError`, `DataError` and whatever the method raises for a
+    model that it cannot train.
     """
     task, mode = TASKS[recipe.task], fake_model.fake_mode()
     spec = replace(recipe.model, weights="random")

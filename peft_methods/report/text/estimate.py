@@ -148,7 +148,7 @@ def _peaks(known: Sequence[MethodEstimate], layout: Layout) -> Iterator[str]:
     peaks = [[one.title, *_phase_peaks(one.memory)] for one in known if one.memory is not None]
     yield from layout.tables(["Peak of", *PHASES.values()], peaks)
     lines = [[title, *(size(parts[name]) for name in names)] for title, parts in shown]
-    yield from layout.tables(["Parts of training's", *names], lines)
+    yield from layout.tables(["Parts of training", *names], lines)
     most = max(sum(parts.values()) for _, parts in shown)
     wide = max(len(title) for title, _ in shown)
     bars = [f"{title:<{wide}}  {_bar(parts, most)}" for title, parts in shown]
