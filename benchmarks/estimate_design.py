@@ -75,7 +75,7 @@ OVER_QUANTISED = (
     "ia3",
 )
 
-# Not in the grid: when it was drawn, the estimator refused these. It still refuses torchao's weights.
+# Not in the grid: the estimator refused these when it was drawn, and refuses torchao's still.
 REFUSED = ("lora_torchao", "shira", "waveft")
 # Not in the grid with models whose weights the estimator does not draw, see `MOST_DRAWN`
 FROM_VALUES = ("qdora", "pissa", "olora", "eva", "loftq", "osf", "psoft", "adamss", "frod")
