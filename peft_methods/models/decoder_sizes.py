@@ -42,6 +42,12 @@ def decoder_sizes(config: Any, parts: ModuleMap) -> ModelSizes:
     return ModelSizes(_linear_layers(config, parts), norms, biases, outer, outer_biases)
 
 
+def shares_keys(config: Any) -> bool:
+    """Whether several heads of queries share keys and values (Ainslie et al. 2023, section 2.2)."""
+    heads = size_in(config, "num_attention_heads")
+    return size_in(config, "num_key_value_heads", heads) < heads
+
+
 def _opt_sizes(config: Any, parts: ModuleMap) -> ModelSizes:
     """The embeddings of OPT may be narrower than its layers, and the last norm may be missing."""
     hidden = size_in(config, "hidden_size")

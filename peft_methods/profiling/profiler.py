@@ -225,13 +225,17 @@ class Profiler:
 
     @contextlib.contextmanager
     def peak_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[PeakStep]:
-        """Context manager around the peak step: break down its memory peak (GPU only)."""
+        """Context manager around a peak step: break down its memory peak (GPU only).
+
+        Of several steps the one with the highest peak counts.
+        """
         if not self.cuda:
             yield NoTrace()
             return
         with PeakTrace(model, optimizer) as trace:
             yield trace
-        self._memory.parts = trace.parts  # not the trace: it references the optimizer
+        if sum(trace.parts.values()) > sum(self._memory.parts.values()):
+            self._memory.parts = trace.parts  # not the trace: it references the optimizer
 
     def metrics(self) -> dict[str, float | None]:
         """Return all measured metrics by their names in METRICS, of all ranks together.

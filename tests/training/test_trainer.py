@@ -252,16 +252,40 @@ def test_train_with_random_weights_keeps_the_last_epoch_without_scores(
 @pytest.mark.parametrize(
     ("lengths", "size", "width", "chosen"),
     [
-        ([5, 9, 7, 9, 3], 3, 0, [1, 3, 2]),
-        ([9, 9, 4, 9, 6], 3, 0, [0, 1, 4]),  # an attention mask takes memory of its own
-        ([9, 9, 4, 9, 6], 3, 9, [0, 1, 4]),
-        ([9, 9, 4, 9, 6], 3, 10, [0, 1, 3]),  # all rows are padded anyway
-        ([9, 9, 4], 1, 0, [0]),
-        ([9, 9, 9], 2, 0, [0, 1]),
-        ([9, 4], 5, 0, [0, 1]),
+        ([5, 9, 7, 9, 3], 3, 0, [[1, 3, 2]]),
+        ([9, 9, 4, 9, 6], 3, 0, [[0, 1, 4], [0, 1, 3]]),  # a mask takes memory of its own
+        ([9, 9, 4, 9, 6], 3, 9, [[0, 1, 4], [0, 1, 3]]),
+        ([9, 9, 4, 9, 6], 3, 10, [[0, 1, 3]]),  # all rows are padded anyway
+        ([9, 9, 4], 1, 0, [[0]]),
+        ([9, 9, 9], 2, 0, [[0, 1]]),
+        ([9, 4], 5, 0, [[0, 1]]),
     ],
 )
-def test_the_warm_up_takes_the_batch_that_needs_most_memory(
-    lengths: list[int], size: int, width: int, chosen: list[int]
+def test_the_warm_up_takes_the_batches_of_which_one_needs_most_memory(
+    lengths: list[int], size: int, width: int, chosen: list[list[int]]
 ) -> None:
-    assert warm_up.worst_batch(lengths, size, width=width) == chosen
+    assert warm_up.worst_batches(lengths, size, width=width) == chosen
+
+
+@pytest.mark.parametrize(
+    ("key_heads", "device", "precision", "batches"),
+    [
+        (1, "cuda", "fp32", 2),  # without a mask the scores are stored
+        (1, "cuda", "bf16", 1),
+        (1, "cpu", "fp32", 1),
+        (2, "cuda", "fp32", 1),
+    ],
+)
+def test_a_batch_without_padding_is_tried_where_it_may_need_most_memory(
+    tiny_recipe: Path, tmp_path: Path, key_heads: int, device: str, precision: str, batches: int
+) -> None:
+    lengths = sorted(prepared(tiny_recipe, "full")[-1].train.lengths)
+    most = lengths[-4]  # so many rows are cut to this length, and others are shorter
+    settings = (f"data.max_length={most}", "budget.batch_size=4", f"budget.precision={precision}")
+    job = training_job(prepared(tiny_recipe, "full", *settings), tmp_path, device=device)
+    job.model.config.update({"num_attention_heads": 2, "num_key_value_heads": key_heads})
+    chosen = warm_up._chosen_batches(job, packs=False)
+    assert len(chosen) == batches
+    tokens = [[job.data.train.lengths[row] for row in rows] for rows in chosen]
+    assert min(tokens[0]) < most, "the first has padding"
+    assert tokens[1:] == [[most] * 4] * (batches - 1)

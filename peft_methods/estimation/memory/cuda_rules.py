@@ -112,21 +112,21 @@ def _attention(  # noqa: PLR0917  # torch's own arguments
 
     Without a mask and in half precision it is the flash kernel from Ampere on, else the
     memory-efficient one. Older GPUs have this one for fp32 and fp16; in bf16 they compute attention
-    by products of whole matrices. A mask of truth values becomes one of scores first. cuDNN's
-    kernel is off in all runs. Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp.
+    by products of whole matrices, as all GPUs do in fp32 for heads that share keys. A mask of truth
+    values becomes one of scores first. cuDNN's kernel is off in all runs. Source:
+    aten/src/ATen/native/transformers/cuda/sdp_utils.cpp.
     """
     if torch.is_autocast_enabled("cpu"):
         half = torch.get_autocast_dtype("cpu")
         query, key, value = query.to(half), key.to(half), value.to(half)
         if attn_mask is not None and attn_mask.dtype != torch.bool:
             attn_mask = attn_mask.to(half)
-    if enable_gqa and key.shape[1] != query.shape[1] and attn_mask is not None:
-        times = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
+    shared = enable_gqa and key.shape[1] != query.shape[1]
     is_old = capability < AMPERE
-    if is_old and query.dtype == torch.bfloat16:
-        return _by_products(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     has_flash = query.dtype in HALVES and query.shape[-1] <= 256 and not is_old
+    has_shared = attn_mask is None and has_flash  # keys of several heads: the flash kernel alone
+    if (is_old and query.dtype == torch.bfloat16) or (shared and not has_shared):
+        return _by_products(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if attn_mask is None and has_flash:
         found: tuple[torch.Tensor, ...] = torch.ops.aten._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, scale=scale

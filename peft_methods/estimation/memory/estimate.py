@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from peft_methods.estimation.estimator import RunMemory
 from peft_methods.estimation.memory.cuda_rules import AMPERE
-from peft_methods.estimation.memory.program import RecordedProgram, build, record
+from peft_methods.estimation.memory.fake_run import build
+from peft_methods.estimation.memory.program import RecordedProgram, record
 from peft_methods.estimation.memory.shapes import Programs
 from peft_methods.estimation.memory.simulation import SimulatedMemory, simulate
 from peft_methods.estimation.operations import StepProgram
 from peft_methods.estimation.results import Interval, MemoryEstimate
 from peft_methods.methods.base import Method
 from peft_methods.models.config import load_config
+from peft_methods.models.decoder_sizes import shares_keys
 from peft_methods.models.families import family_of
 from peft_methods.recipes.schema import Recipe
 from peft_methods.tasks.registry import TASKS
+from peft_methods.training.precision import HALF
 from peft_methods.training.registry import engine_of
 from peft_methods.utils.errors import ModelError, PeftMethodsError, first_line
 
@@ -54,7 +58,8 @@ class RunEstimates:
         self._capability = capability
         self._packs = capability >= AMPERE and _packs(recipe, engine)
         self._checkpoint_bytes = 0
-        self._programs = Programs(self._recorded)
+        self._shares_keys = shares_keys(load_config(recipe.model, TASKS[recipe.task].head))
+        self._programs = {pads: Programs(partial(self._recorded, pads)) for pads in (True, False)}
 
     def memory(self, batch_size: int, length: int) -> RunMemory:
         """Estimate the memory with batches of so many rows of at most so many tokens.
@@ -62,7 +67,25 @@ class RunEstimates:
         Raises `PeftMethodsError` for a run that cannot be, or whose program depends on the values
         of its tensors.
         """
-        program = self._programs.of(batch_size, length)
+        found = [
+            self._of(self._programs[pads].of(batch_size, length))
+            for pads in self._paddings(batch_size)
+        ]
+        return max(found, key=lambda one: one.memory.phases["train"])
+
+    def _paddings(self, batch_size: int) -> tuple[bool, ...]:
+        """Return whether batches have padding: both where batches without any may need more memory.
+
+        It is so for heads that share keys, without flash attention (`worst_batches` of the
+        trainer's warm-up). A single row has no padding.
+        """
+        budget = self._recipe.budget
+        if batch_size == 1 and budget.padding != "fixed":
+            return (False,)
+        has_flash = budget.precision in HALF and self._capability >= AMPERE
+        return (True, False) if self._shares_keys and not (has_flash or self._packs) else (True,)
+
+    def _of(self, program: RecordedProgram) -> RunMemory:
         return RunMemory(
             memory=_estimate(simulate(program), is_captured=self._is_captured, packs=self._packs),
             program=_step(program),
@@ -71,12 +94,17 @@ class RunEstimates:
             checkpoint_bytes=self._checkpoint_bytes,
         )
 
-    def _recorded(self, batch_size: int, length: int) -> RecordedProgram:
+    def _recorded(self, pads: bool, batch_size: int, length: int) -> RecordedProgram:
         budget = replace(self._recipe.budget, batch_size=batch_size)
         recipe = replace(self._recipe, budget=budget)
         try:
             run = build(
-                recipe, self._method, length, packs=self._packs, capability=self._capability
+                recipe,
+                self._method,
+                length,
+                packs=self._packs,
+                pads=pads,
+                capability=self._capability,
             )
             program = record(run)
         except PeftMethodsError:

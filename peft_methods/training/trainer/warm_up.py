@@ -1,4 +1,4 @@
-"""The warm-up before training: two whole steps that change no weight, one on the longest batch."""
+"""The warm-up before training: whole steps that change no weight, the last on the longest rows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from peft_methods.models import ranks
+from peft_methods.models.decoder_sizes import shares_keys
 from peft_methods.training.collate import TrainingCollator, on_device
 from peft_methods.training.distributed.communication import communication_seconds
 from peft_methods.training.engine import NoTrace, Observer, PeakStep, TrainingJob
+from peft_methods.training.precision import HALF
 
 
 class WarmedTrainer(Protocol):
@@ -35,10 +37,10 @@ class WarmedTrainer(Protocol):
 
 
 def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observer) -> float | None:
-    """Run two whole steps, the second on the longest batch, the worst case for memory.
+    """Run whole steps on the longest batches, the worst case for memory.
 
-    In the second step, the peak step, the optimizer state exists, which the first one creates
-    (`_first_rows`).
+    The first one creates the optimizer state (`_first_rows`), which exists in the peak step that
+    follows. Where two batches may be the worst (`worst_batches`), each is a peak step.
 
     Gradients are zeroed before the optimizer step and the learning rate is 0, so no weight changes.
     The random state is restored and the optimizer discarded, so training is the same with and
@@ -49,13 +51,9 @@ def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observe
     is returned in seconds.
     """
     rows, budget = trainer.job.data.train, trainer.job.recipe.budget
-    size = budget.batch_size // ranks.count()
-    if collate.packs:  # there is no mask
-        chosen = longest_rows(rows.lengths)[:size]
-    else:
-        width = trainer.job.recipe.data.max_length if budget.padding == "fixed" else 0
-        chosen = worst_batch(rows.lengths, size, width=width)
-    batch = collate([rows[row] for row in chosen])
+    chosen = _chosen_batches(trainer.job, packs=collate.packs)
+    batches = [collate([rows[row] for row in one]) for one in chosen]
+    batch = batches[0]
     trainer.wrap(batch)
     model = trainer.model_wrapped
     assert isinstance(model, nn.Module)
@@ -67,19 +65,36 @@ def warm_up(trainer: WarmedTrainer, collate: TrainingCollator, observer: Observe
         if budget.gradient_accumulation == 1:
             model.zero_grad(set_to_none=True)
 
-    few = _first_rows(trainer.job, chosen)
-    first = batch if few == chosen else collate([rows[row] for row in few])
+    few = _first_rows(trainer.job, chosen[0])
+    first = batch if few == chosen[0] else collate([rows[row] for row in few])
     with torch.random.fork_rng():
         model.train()
         idle_step(trainer, first, optimizer, NoTrace())
         free_gradients()  # before the trace begins: it counts what is there
-        with observer.peak_step(model, optimizer) as trace:
-            idle_step(trainer, batch, optimizer, trace)
-        free_gradients()
+        for one in batches:
+            with observer.peak_step(model, optimizer) as trace:
+                idle_step(trainer, one, optimizer, trace)
+            free_gradients()
         seconds = communication_seconds(lambda: idle_step(trainer, batch, optimizer, NoTrace()))
     model.zero_grad(set_to_none=True)
     trainer.optimizer = None
     return seconds
+
+
+def _chosen_batches(job: TrainingJob, *, packs: bool) -> list[list[int]]:
+    """Return the rows of the batches of which one is the worst case for memory.
+
+    A second one is tried where it may be: on a GPU, with heads that share keys, in 32 bits.
+    """
+    lengths, budget = job.data.train.lengths, job.recipe.budget
+    size = budget.batch_size // ranks.count()
+    if packs:  # there is no mask
+        return [longest_rows(lengths)[:size]]
+    width = job.recipe.data.max_length if budget.padding == "fixed" else 0
+    found = worst_batches(lengths, size, width=width)
+    config: Any = getattr(job.model, "config", None)
+    tries_both = job.device != "cpu" and budget.precision not in HALF and shares_keys(config)
+    return found if tries_both else found[:1]
 
 
 def _first_rows(job: TrainingJob, chosen: list[int]) -> list[int]:
@@ -94,20 +109,22 @@ def _first_rows(job: TrainingJob, chosen: list[int]) -> list[int]:
     return list(dict.fromkeys((chosen[0], chosen[-1])))
 
 
-def worst_batch(lengths: Sequence[int], size: int, *, width: int) -> list[int]:
-    """Return the rows of the padded batch that needs the most memory: the longest ones.
+def worst_batches(lengths: Sequence[int], size: int, *, width: int) -> list[list[int]]:
+    """Return the rows of the padded batches of which one needs the most memory: the longest ones.
 
-    Rows are padded to `width`, or with 0 to the longest row. A padded batch has an attention mask,
-    with which attention takes more memory: keys and values that several heads share are repeated
-    for each of them. So if no row would be padded, the last one is replaced by a shorter row.
+    Rows are padded to `width`, or with 0 to the longest row. A batch with padding has an attention
+    mask, which takes memory. So if no row would be padded, the last one is replaced by a shorter
+    row. The batch as it was comes second. Where heads share keys and values it may need more: with
+    a mask they are repeated for each head, but without one, in 32 bits, torch has no kernel for
+    them and stores the scores of all pairs of tokens.
     """
     by_length = longest_rows(lengths)
-    chosen, others = by_length[:size], by_length[size:]
-    full = width or lengths[chosen[0]]
+    longest, others = by_length[:size], by_length[size:]
+    full = width or lengths[longest[0]]
     shorter = next((row for row in others if lengths[row] < full), None)
-    if size > 1 and shorter is not None and lengths[chosen[-1]] == full:
-        chosen[-1] = shorter
-    return chosen
+    if size > 1 and shorter is not None and lengths[longest[-1]] == full:
+        return [[*longest[:-1], shorter], longest]
+    return [longest]
 
 
 def longest_rows(lengths: Sequence[int]) -> list[int]:

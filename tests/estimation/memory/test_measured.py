@@ -10,7 +10,8 @@ import torch
 from transformers import BertConfig, LlamaConfig, T5Config
 
 from peft_methods.estimation.memory.estimate import RunEstimates
-from peft_methods.estimation.memory.program import build, record
+from peft_methods.estimation.memory.fake_run import build
+from peft_methods.estimation.memory.program import record
 from peft_methods.estimation.memory.simulation import simulate
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.loading import load_recipe

@@ -10,7 +10,8 @@ import torch
 from transformers import LlamaConfig
 
 from peft_methods.estimation.memory.fake_model import fake_mode
-from peft_methods.estimation.memory.program import RecordedProgram, build, record
+from peft_methods.estimation.memory.fake_run import build
+from peft_methods.estimation.memory.program import RecordedProgram, record
 from peft_methods.estimation.memory.repeated import Repeated
 from peft_methods.estimation.memory.shapes import _form
 from peft_methods.methods.registry import METHODS
