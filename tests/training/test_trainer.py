@@ -268,16 +268,16 @@ def test_the_warm_up_takes_the_batches_of_which_one_needs_most_memory(
 
 
 @pytest.mark.parametrize(
-    ("key_heads", "device", "precision", "batches"),
+    ("key_heads", "device", "precision"),
     [
-        (1, "cuda", "fp32", 2),  # without a mask the scores are stored
-        (1, "cuda", "bf16", 1),
-        (1, "cpu", "fp32", 1),
-        (2, "cuda", "fp32", 1),
+        (1, "cuda", "fp32"),  # without a mask the scores are stored
+        (1, "cuda", "bf16"),
+        (1, "cpu", "fp32"),
+        (2, "cuda", "fp32"),
     ],
 )
 def test_a_batch_without_padding_is_tried_where_it_may_need_most_memory(
-    tiny_recipe: Path, tmp_path: Path, key_heads: int, device: str, precision: str, batches: int
+    tiny_recipe: Path, tmp_path: Path, key_heads: int, device: str, precision: str
 ) -> None:
     lengths = sorted(prepared(tiny_recipe, "full")[-1].train.lengths)
     most = lengths[-4]  # so many rows are cut to this length, and others are shorter
@@ -285,6 +285,7 @@ def test_a_batch_without_padding_is_tried_where_it_may_need_most_memory(
     job = training_job(prepared(tiny_recipe, "full", *settings), tmp_path, device=device)
     job.model.config.update({"num_attention_heads": 2, "num_key_value_heads": key_heads})
     chosen = warm_up._chosen_batches(job, packs=False)
+    batches = 2 if (key_heads, device, precision) == (1, "cuda", "fp32") else 1
     assert len(chosen) == batches
     tokens = [[job.data.train.lengths[row] for row in rows] for rows in chosen]
     assert min(tokens[0]) < most, "the first has padding"
