@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,9 @@ from estimate_cases import Case, recipe_and_method
 
 from peft_methods.analysis.validation import validate
 from peft_methods.estimation.connected import ProgramEstimator, from_probe
-from peft_methods.estimation.operations import StepProgram
 from peft_methods.estimation.time.probes import Probed, from_stored
 from peft_methods.estimation.time.rates import PROBE, Corrections, corrected
-from peft_methods.estimation.time.steps import step_time
+from peft_methods.estimation.time.steps import StepKernels, kernels_of
 from peft_methods.report.text.estimate_errors import validation_text
 from peft_methods.runs.store import Store
 from peft_methods.utils.errors import PeftMethodsError
@@ -36,37 +36,44 @@ QUANTILES = {"median": 0.5, "90 %": 0.9, "95 %": 0.95, "largest": 1.0}
 
 @dataclass(frozen=True)
 class Measured:
-    """A case's program, and the median seconds of its steps."""
+    """A case's kernels, and the median seconds of its steps."""
 
     case: Case
-    program: StepProgram
+    kernels: StepKernels
     seconds: float
 
     def error(self, probed: Probed, corrections: Corrections) -> float:
         """Return the logarithm of the expected seconds over the measured ones."""
         rates = corrected(probed.rates, corrections)
-        tf32 = self.case.precision == "tf32"
-        engine: Any = self.case.engine
-        found = step_time(self.program, rates, engine, tf32=tf32)
+        found = self.kernels.time(rates, tf32=self.case.precision == "tf32")
         return math.log(found.seconds / self.seconds)
 
 
-def measured_cases(path: Path) -> Iterator[Measured]:
-    """Yield the cases of a file of the grid that have times, with their programs."""
-    estimator = ProgramEstimator()
-    for value in json.loads(path.read_text(encoding="utf-8"))["values"].values():
-        if not value.get("step_seconds"):
-            continue
-        case = Case(**value["case"])
-        try:
-            recipe, method = recipe_and_method(case)
-            run = estimator.memory(
-                recipe, method, engine=case.engine, batch_size=case.rows, length=case.tokens
-            )
-        except PeftMethodsError as error:
-            print(f"{case.key}: {error}")
-            continue
-        yield Measured(case, run.program, statistics.median(value["step_seconds"]))
+def measured_cases(path: Path, processes: int) -> Iterator[Measured]:
+    """Yield the cases of a file of the grid that have times, with their kernels."""
+    values = json.loads(path.read_text(encoding="utf-8"))["values"].values()
+    timed = [value for value in values if value.get("step_seconds")]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for found in pool.imap(_measured, timed):
+            if isinstance(found, str):
+                print(found)
+            else:
+                yield found
+
+
+def _measured(value: Mapping[str, Any]) -> Measured | str:
+    """Return a case with its kernels, or why it has none."""
+    case = Case(**value["case"])
+    engine: Any = case.engine
+    recipe, method = recipe_and_method(case)
+    try:
+        run = ProgramEstimator().memory(
+            recipe, method, engine=engine, batch_size=case.rows, length=case.tokens
+        )
+    except PeftMethodsError as error:
+        return f"{case.key}: {error}"
+    seconds = statistics.median(value["step_seconds"])
+    return Measured(case, kernels_of(run.program, engine), seconds)
 
 
 def fitted(cases: Sequence[Measured], probed: Probed, start: Corrections) -> Corrections:
@@ -141,10 +148,11 @@ def main() -> None:
     parser.add_argument("probe", type=Path)
     parser.add_argument("grid", type=Path)
     parser.add_argument("--fit", action="store_true", help="fit the corrections")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--records", type=Path, help="a folder with records of whole trainings")
     given = parser.parse_args()
     probed = from_stored(json.loads(given.probe.read_text(encoding="utf-8")))
-    cases = list(measured_cases(given.grid))
+    cases = list(measured_cases(given.grid, given.processes))
     for engine in sorted({one.case.engine for one in cases}):
         own = [one for one in cases if one.case.engine == engine]
         print_errors(engine, own, probed, PROBE)

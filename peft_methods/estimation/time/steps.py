@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from itertools import pairwise
 from typing import Literal
 
@@ -78,35 +78,51 @@ def step_time(
     The program's rows should then be as long as the mean of a batch where rows are packed, else as
     its longest.
     """
+    return kernels_of(program, engine, is_host=not rates.launch).time(rates, tf32=tf32)
+
+
+@dataclass(frozen=True)
+class StepKernels:
+    """The kernels of a step, each with how often it runs: most do once in every layer.
+
+    `in_one`: the host launches them at once, as one graph. `optimizer` are the optimizer's
+    operations.
+    """
+
+    counts: Mapping[tuple[Operation, ...], int]
+    optimizer: Sequence[Operation]
+    in_one: bool
+
+    def time(self, rates: DeviceRates, *, tf32: bool = False) -> StepTime:
+        """Return the seconds of the step on a device."""
+        at_once = replace(rates, kernel=0.0, units=1)  # all units work, or none draws power
+        updating, tensors = optimizer_seconds(self.optimizer, rates)
+        each = {one: kernel_seconds(one, rates, tf32=tf32) for one in self.counts}
+        device = updating + self._sum(each)
+        working = optimizer_seconds(self.optimizer, at_once)[0]
+        working += self._sum({one: kernel_seconds(one, at_once, tf32=tf32) for one in self.counts})
+        if not rates.launch:  # the host is the device
+            return StepTime(device, device, working)
+        host = rates.loops * rates.launch / LAUNCH_SECONDS
+        if self.in_one:
+            return StepTime(max(device, GRAPH_STEP * host), device, working)
+        launched = self._sum(
+            {one: max(seconds, rates.launch * launches(one[0])) for one, seconds in each.items()}
+        )
+        launched += max(updating, rates.launch * tensors)
+        return StepTime(TRAINER_STEP * host + launched, device, working)
+
+    def _sum(self, seconds: Mapping[tuple[Operation, ...], float]) -> float:
+        return sum(count * seconds[one] for one, count in self.counts.items())
+
+
+def kernels_of(program: StepProgram, engine: Engine, *, is_host: bool = False) -> StepKernels:
+    """Return the kernels of a step that an engine runs. `is_host`: on a processor."""
     passes = [one for one in program.operations if one.part != "optimizer" and is_kernel(one)]
     optimizer = [one for one in program.operations if one.part == "optimizer"]
-    updating, tensors = optimizer_seconds(optimizer, rates)
-    in_one = engine == "cuda_graphs" and rates.launch > 0
-    kernels = list(fused(without_frozen_casts(passes)) if in_one else ((one,) for one in passes))
-    at_once = replace(rates, kernel=0.0, units=1)  # all units work, or none draws power
-    working = sum(_seconds_of(kernels, at_once, tf32=tf32))
-    working += optimizer_seconds(optimizer, at_once)[0]
-    each = _seconds_of(kernels, rates, tf32=tf32)
-    device = updating + sum(each)
-    if not rates.launch:  # the host is the device
-        return StepTime(device, device, working)
-    host = rates.loops * rates.launch / LAUNCH_SECONDS
-    if in_one:
-        return StepTime(max(device, GRAPH_STEP * host), device, working)
-    launched = sum(
-        max(seconds, rates.launch * launches(one))
-        for seconds, (one,) in zip(each, kernels, strict=True)
-    )
-    launched += max(updating, rates.launch * tensors)
-    return StepTime(TRAINER_STEP * host + launched, device, working)
-
-
-def _seconds_of(
-    kernels: Sequence[tuple[Operation, ...]], rates: DeviceRates, *, tf32: bool
-) -> list[float]:
-    """Return the seconds of each kernel. Most are the same in every layer, and computed once."""
-    of_one = cache(partial(kernel_seconds, rates=rates, tf32=tf32))
-    return [of_one(one) for one in kernels]
+    in_one = engine == "cuda_graphs" and not is_host
+    kernels = fused(without_frozen_casts(passes)) if in_one else ((one,) for one in passes)
+    return StepKernels(Counter(kernels), optimizer, in_one)
 
 
 def launches(operation: Operation) -> float:
