@@ -35,6 +35,17 @@ def measuring() -> Any:
     return found
 
 
+@pytest.fixture(scope="module")
+def apart() -> Any:
+    """Return what measures each case in a process of its own."""
+    need_gpu()
+    from estimate_processes import OwnProcesses
+
+    found = OwnProcesses("cuda")
+    yield found
+    found.close()
+
+
 def _facts() -> dict[str, Any]:
     from peft_methods.profiling.environment import describe
 
@@ -43,9 +54,19 @@ def _facts() -> dict[str, Any]:
 
 @pytest.mark.harness
 @pytest.mark.gpu
-@pytest.mark.parametrize("engine", ["trainer", "cuda_graphs"])
-def test_grid(engine: str, measuring: Any, benchmark: Any) -> None:
-    """Measure the memory and the steps of every case."""
+def test_grid_of_eager_steps(measuring: Any, benchmark: Any) -> None:
+    """Measure the memory and the steps of every case of the `trainer` engine, in one process."""
+    _measure_grid("trainer", measuring, benchmark)
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+def test_grid_of_compiled_steps(apart: Any, benchmark: Any) -> None:
+    """Measure the memory and the steps of every case of the `cuda_graphs` engine."""
+    _measure_grid("cuda_graphs", apart, benchmark)
+
+
+def _measure_grid(engine: str, measuring: Any, benchmark: Any) -> None:
     from estimate_comparison import compared, print_comparison
     from estimate_files import case_of, measurements, predictions
     from estimate_grid import measure_all
