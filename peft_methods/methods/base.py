@@ -22,6 +22,7 @@ TRAINED = "trained.safetensors"  # a prerequisite run's trained parameters by na
 MEASURED = "best of a few on 600 validation sentences, MiniLM-L6, three seeds (recipe embedded)"
 FAMILIES = (*("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal", "spectral"),)
 SavedFormat = Literal["transformers", "peft", "peft_methods"]
+Optimizer = Literal["adamw", "adamw_8bit"]
 Needs = Literal["any model", "linear layers", "layer ends", "module map"]
 T = TypeVar("T")
 
@@ -46,8 +47,7 @@ class MethodInfo:
       `name`.
     - `trained` says in a few words what is trained; `about` continues the sentence that begins with
       the title. Both are plain text.
-    - `scope` is "all" for a method that trains every weight, "head" for one that trains only the
-      head.
+    - `scope` is "all" for methods that train every weight, "head" for those that train the head.
     - `citations` are keys of the paper's references.bib, or whole BibTeX entries (they begin with
       @). Without any, an entry is made of `paper`.
     - `aliases`, `generic_aliases` and `not_aliases` are regular expressions, searched in lower-case
@@ -67,9 +67,9 @@ class MethodInfo:
     - `reads_rows` says that training rows decide how the method starts.
     - `stores_features` says that the frozen model computes what the head reads once for each row,
       and that later epochs read it from memory. Nothing but the head is trained then.
+    - `optimizer` is AdamW with its state in 32 bits, or in 8: its steps cannot be replayed.
     - `strategies` are those of `budget.strategy` that can train it over several GPUs.
-    - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
-      too.
+    - `learning_rates` are the defaults by kind of model. An encoder's also serve small encoders.
     """
 
     name: str
@@ -96,6 +96,7 @@ class MethodInfo:
     reads_weights: bool = False
     reads_rows: bool = False
     stores_features: bool = False
+    optimizer: Optimizer = "adamw"
     strategies: tuple[Strategy, ...] = ("ddp", "fsdp")
     learning_rates: Mapping[ModelKind, DefaultRate] = field(default_factory=dict)
 
@@ -158,8 +159,7 @@ class ParamGroup:
 class Method:
     """How the weights are trained. Fields are hyperparameters; `info` describes the method.
 
-    `head_learning_rate` is for methods whose own few parameters need a rate that is too high for
-    the head.
+    `head_learning_rate` is for methods whose few parameters need a rate too high for the head.
     """
 
     __pydantic_config__ = STRICT

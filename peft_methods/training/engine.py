@@ -16,6 +16,7 @@ from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import layers_of
 from peft_methods.training.distributed.support import check_versions
+from peft_methods.training.optimizers import replay_problem_of
 from peft_methods.training.packing import check_packing
 from peft_methods.utils.errors import ModelError, OptionError
 
@@ -254,7 +255,7 @@ def replay_problem(method: Method) -> str | None:
         return f"{method.title} changes the model between steps"
     if method.info.stores_features:
         return f"{method.title} has other steps in its first epoch"
-    return None
+    return replay_problem_of(method)
 
 
 def check_budget(budget: Budget, model: nn.Module, device: str) -> None:

@@ -27,7 +27,8 @@ class Full(Method):
         citations=("devlin2019bert",),
         trained="every weight",
         about=(
-            "trains every weight of the model. It is the usual way, "
+            "trains every weight of the model, in fp32 (master weights) in mixed precision too, "
+            "without stochastic rounding. It is the usual way, "
             "and what the costs of the others are measured against."
         ),
         generic_aliases=r"full[\s_-]*fine[\s_-]*tun\w*|\bfull|\bfft\b|^\W*fine[\s_-]*tun\w*\W*$",

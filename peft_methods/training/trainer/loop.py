@@ -27,6 +27,7 @@ from peft_methods.training.engine import (
 )
 from peft_methods.training.evaluation import EpochEvaluator
 from peft_methods.training.features import StoredFeatures
+from peft_methods.training.optimizers import optimizer_of, split_groups
 from peft_methods.training.packing import check_packing
 from peft_methods.training.precision import autocast, set_matmul_precision
 from peft_methods.training.state import (
@@ -60,6 +61,8 @@ class RunTrainer(Trainer):
             collate, rows = self.features.collate, self.features.rows
         super().__init__(job.model, arguments, collate, rows)
         self.job, self.observer, self._plain_collate = job, observer, collate
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
+        self.optimizer_cls_and_kwargs = optimizer_of(job.method, job.model, kind, settings)
         # The loss below is a mean, so the Trainer has to divide it when it accumulates.
         self.model_accepts_loss_kwargs = False
         self._loss_sum: torch.Tensor | float = 0.0
@@ -87,7 +90,7 @@ class RunTrainer(Trainer):
         ]
 
     def create_optimizer(self, *model: nn.Module) -> torch.optim.Optimizer:
-        """Create the Trainer's optimizer, split further by the method's parameter groups.
+        """Create the method's kind of optimizer, split further by its parameter groups.
 
         The first releases of transformers 5 take no `model`.
         """
@@ -95,15 +98,7 @@ class RunTrainer(Trainer):
             return self.optimizer
         optimizer: torch.optim.Optimizer = super().create_optimizer(*model)
         assert isinstance(self.model, nn.Module)
-        special = [
-            (set(own.parameters), own.settings())
-            for own in self.job.method.param_groups(self.model, self.job.head)
-        ]
-        for group in list(optimizer.param_groups):
-            for members, settings in special:
-                chosen = [one for one in group["params"] if one in members]
-                group["params"] = [one for one in group["params"] if one not in members]
-                optimizer.add_param_group({**group, "params": chosen, **settings})
+        split_groups(optimizer, self.job.method.param_groups(self.model, self.job.head))
         return optimizer
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
