@@ -62,7 +62,7 @@ class FormulaEstimator:
         parts = {
             "weights": PARAMETERS if quantized else 4 * PARAMETERS,
             "gradients": 4 * trainable,
-            "optimizer_state": 8 * trainable,
+            "optimizer_state": (8 if method.info.optimizer == "adamw" else 2) * trainable,
             "activations": activations * 5 // 4 if quantized else activations,
             "workspace": 10_000_000,
             "rounding": 1_000_000,

@@ -14,6 +14,8 @@ from peft_methods.estimation.operations import StepProgram
 from peft_methods.estimation.results import Interval, TimeEstimate
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
+from peft_methods.training.engine import replay_problem
+from peft_methods.training.registry import engine_of
 
 LENGTH_STEP = 8  # tokens, between lengths that are tried
 MOST_BATCH = question.MOST_ROWS  # larger batches are not looked for
@@ -32,6 +34,13 @@ class Case:
     estimator: Estimator
     gpu: Gpu | None
     longest: int
+
+    @property
+    def used_engine(self) -> str:
+        """The engine, or the one that takes its place where it cannot replay the method's steps."""
+        engine = engine_of(self.engine)
+        is_unfit = engine.replays_steps and replay_problem(self.method) is not None
+        return engine.fallback or self.engine if is_unfit else self.engine
 
     @property
     def batch_size(self) -> int:
@@ -56,7 +65,7 @@ class Case:
         return self.estimator.memory(
             recipe,
             self.method,
-            engine=self.engine,
+            engine=self.used_engine,
             batch_size=batch_size,
             length=length,
             capability=None if device is None else device.capability,
@@ -100,7 +109,7 @@ class Case:
     def _step(self, length: int, device: Device) -> StepTime:
         """Return the seconds of a batch with its share of an optimizer step."""
         program, steps = self._program(length), self.recipe.budget.gradient_accumulation
-        how: dict[str, Any] = {"recipe": self.recipe, "engine": self.engine}
+        how: dict[str, Any] = {"recipe": self.recipe, "engine": self.used_engine}
         whole = self.estimator.step(program, device, **how)
         if steps == 1:
             return whole

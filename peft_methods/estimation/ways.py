@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from peft_methods.estimation import question
@@ -80,11 +80,15 @@ def _alone(case: Case, largest_batch: int) -> Iterator[Change]:
         yield CHECKPOINTING, _checkpointed(case)
     yield from _accumulated(case, largest_batch)
     yield from _quantized(case)
+    yield from _with_smaller_state(case)
 
 
 def _combined(case: Case) -> Iterator[Change]:
-    """Yield combinations: checkpointing with smaller batches, and both over quantised weights."""
-    for name, start in (("", case), *_quantized(case)):
+    """Yield combinations: checkpointing with smaller batches, and both for other methods.
+
+    These are over quantised weights, or with a smaller state of the optimizer.
+    """
+    for name, start in (("", case), *_quantized(case), *_with_smaller_state(case)):
         if start.recipe.budget.gradient_checkpointing:
             continue
         less, words = _checkpointed(start), f"{name}, {CHECKPOINTING}" if name else CHECKPOINTING
@@ -142,7 +146,25 @@ def _quantized(case: Case) -> Iterator[Change]:
 def _quantized_method(case: Case) -> Method | None:
     names = [name for name in METHODS if METHODS[name].info.quantization == "nf4"]
     own = [n for n in names if METHODS[n].info.unquantized_counterpart == case.method.name]
-    for name in (own or names)[:1]:
+    return _first_of(case, (own or names)[:1])
+
+
+def _with_smaller_state(case: Case) -> Iterator[Change]:
+    """Yield the method that trains all weights too, and whose optimizer has its state in 8 bits."""
+    mine = case.method.info
+    names = [
+        name
+        for name in METHODS
+        if (its := METHODS[name].info).scope == mine.scope == "all"
+        and (mine.optimizer, its.optimizer) == ("adamw", "adamw_8bit")
+    ]
+    if (other := _first_of(case, names)) is not None:
+        yield f"the method {other.name}", replace(case, method=other)
+
+
+def _first_of(case: Case, names: Iterable[str]) -> Method | None:
+    """Return the first of these methods whose settings are complete, or None."""
+    for name in names:
         section = case.recipe.methods.get(name, {})
         if not METHODS.missing(name, section, case.recipe):
             return METHODS.create(name, section, case.recipe.name, case.recipe)

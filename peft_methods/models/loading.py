@@ -22,6 +22,7 @@ from peft_methods.models.config import (
     loading_error,
 )
 from peft_methods.models.drawing import DrawInParallel, round_to_bfloat16
+from peft_methods.models.four_bit_scales import read_scales_in_order
 from peft_methods.models.half_precision import with_masks_of_scores
 from peft_methods.models.head import (
     head_modules,
@@ -219,6 +220,8 @@ def _load_model(
     reinitialise(model, (*new, *(name.rpartition(".")[0] for name in fresh)), but=missing)
     if quantized:
         disable_repacking(model)
+        if device == "cpu":
+            read_scales_in_order()
         return model, fresh  # already on its device
     return model.to(device), fresh
 

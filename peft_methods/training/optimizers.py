@@ -40,6 +40,16 @@ def replay_problem_of(method: Method) -> str | None:
     return f"the optimizer of {method.title} takes rate and step number from the host"
 
 
+def moved_codes(optimizer: torch.optim.Optimizer) -> None:
+    """Replace the codes of a state in 8 bits, which follow from values, by tensors without data.
+
+    The first step on a device moves them there. An estimate calls this among tensors without data.
+    """
+    codes: dict[str, torch.Tensor] = getattr(optimizer, "name2qmap", {})
+    for name, code in codes.items():
+        codes[name] = torch.empty(len(code))
+
+
 def split_groups(optimizer: torch.optim.Optimizer, own: Sequence[ParamGroup]) -> None:
     """Split each of the optimizer's groups further by the method's own groups of parameters."""
     special = [(set(one.parameters), one.settings()) for one in own]

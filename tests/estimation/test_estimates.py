@@ -84,6 +84,31 @@ def test_quantised_weights_are_a_way_where_weights_are_large() -> None:
         assert [way.method for way in one.fit.ways if way.method] == ["qlora"]
 
 
+def test_a_smaller_state_is_a_way_where_all_weights_are_trained() -> None:
+    found = estimated(gpu="2GB", batch_size=4, max_length=64, methods=["full", "head_only"])
+    full = of(found, "full")
+    assert full.fit is not None
+    (way,) = (one for one in full.fit.ways if one.method == "full_8bit")
+    assert way.needed_bytes <= 2e9
+    assert way.settings == ()
+    assert way.time_ratio is not None
+    (own,) = estimated(gpu="0.9GB", batch_size=4, max_length=64, methods=["full_8bit"])
+    assert own.fit is not None
+    assert "full_8bit" not in {one.method for one in own.fit.ways}
+
+
+def test_a_method_is_estimated_for_the_engine_that_trains_it() -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Watched(FormulaEstimator):
+        def memory(self, recipe: Any, method: Any, **how: Any) -> Any:
+            asked.append((method.name, how["engine"]))
+            return super().memory(recipe, method, **how)
+
+    estimated(methods=["full", "full_8bit"], engine="cuda_graphs", estimator=Watched())
+    assert set(asked) == {("full", "cuda_graphs"), ("full_8bit", "trainer")}
+
+
 def test_changes_are_combined_where_none_is_enough() -> None:
     found = estimated(gpu="1GB", batch_size=4, methods=["lora"], max_length=512)
     (lora,) = found

@@ -35,7 +35,12 @@ def owners_of(
     done: int,
 ) -> Owners:
     """Return the addresses of weights, optimizer state and gradients."""
-    state = (v for values in optimizer.state.values() for v in values.values())
+    state = (
+        one
+        for values in optimizer.state.values()
+        for one in values.values()
+        if isinstance(one, torch.Tensor)
+    )
     made = {event.address: n for n, event in enumerate(recorder.recording.events) if event.size}
     gradients = [a for p in trained if p.grad is not None and (a := recorder.address_of(p.grad))]
     return Owners(

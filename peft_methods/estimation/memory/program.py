@@ -23,6 +23,7 @@ from peft_methods.estimation.memory.unpadded import without_padding
 from peft_methods.profiling.peak_memory import Owners
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import checkpointing
+from peft_methods.training.optimizers import moved_codes, optimizer_of
 from peft_methods.training.precision import HALF, autocast
 
 
@@ -62,8 +63,12 @@ def record(run: FakeRun) -> RecordedProgram:
         weights = [*recorder.own(weights_of(model)), *weights]
     starts["step"] = len(recorder.recording.events)
     unpadded = nullcontext() if run.pads else without_padding(model)
+    kind, settings = optimizer_of(
+        run.method, model, torch.optim.AdamW, {"lr": 0.0, "fused": True, "weight_decay": 0.0}
+    )
+    optimizer = kind(trained, **settings)
     with run.mode, recorder, unpadded:
-        optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
+        moved_codes(optimizer)
         model.train()
         with checkpointing(model, on=run.recipe.budget.gradient_checkpointing):
             done = _step(run, recorder, trained, optimizer)

@@ -238,7 +238,11 @@ def _bytes_of(tensor: torch.Tensor) -> int:
 
 
 def _is_view(func: Any) -> bool:
-    """Whether an operation's results share the memory of its arguments, unchanged."""
-    return all(
-        one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns
+    """Whether an operation's results share the memory of its arguments, unchanged.
+
+    One without results changes its arguments.
+    """
+    results = func._schema.returns
+    return bool(results) and all(
+        one.alias_info is not None and not one.alias_info.is_write for one in results
     )

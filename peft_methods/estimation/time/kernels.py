@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
@@ -22,6 +23,9 @@ COPY = "_to_copy"
 OPTIMIZER_TENSORS = 30  # of one kernel over many tensors
 CLIPPING, ADAMW = "linalg_vector_norm", "_fused_adamw_"
 BYTES_A_WEIGHT = 40  # fp32: AdamW reads 4 and writes 3 numbers, clipping reads 2 and writes 1
+BYTES_SAVED = 12  # of them where the two moments have 8 bits: they are read and written
+# Updates of bitsandbytes: a kernel for each tensor, for which the host waits before the next one
+EIGHT_BITS, ONE_BY_ONE = "optimizer_update_8bit_blockwise", "bitsandbytes.optimizer_update_"
 
 
 def is_kernel(operation: Operation) -> bool:
@@ -69,17 +73,27 @@ def device_seconds(operation: Operation, rates: DeviceRates, *, tf32: bool = Fal
 def optimizer_seconds(operations: Iterable[Operation], rates: DeviceRates) -> tuple[float, int]:
     """Return the seconds of clipping and AdamW on the device, and the number of trained tensors.
 
-    Both work on many tensors at once, whatever the recorded optimizer did: what counts is the size
-    of the gradients, whose norms are computed for clipping.
+    Both work on many tensors at once, unless the optimizer is bitsandbytes'. What counts is the
+    size of the gradients, whose norms are computed for clipping.
     """
+    every = list(operations)
     norms = [
-        one
-        for one in operations
-        if short_name(one) == CLIPPING and one.read_bytes > one.written_bytes
+        one for one in every if short_name(one) == CLIPPING and one.read_bytes > one.written_bytes
     ]
     weights = sum(one.read_bytes for one in norms) / BYTES["fp32"]
-    kernels = 3 * (1 + len(norms) // OPTIMIZER_TENSORS)
-    return kernels * rates.kernel + BYTES_A_WEIGHT * weights / rates.bandwidth, len(norms)
+    kernels = 3 * (1 + len(norms) // OPTIMIZER_TENSORS) + len(updates_one_by_one(every))
+    moved = BYTES_A_WEIGHT * weights - BYTES_SAVED * weights_in_8_bits(every)
+    return kernels * rates.kernel + moved / rates.bandwidth, len(norms)
+
+
+def weights_in_8_bits(operations: Iterable[Operation]) -> int:
+    """Return the number of weights whose moments have 8 bits."""
+    return sum(math.prod(one.shapes[0]) for one in operations if short_name(one) == EIGHT_BITS)
+
+
+def updates_one_by_one(operations: Iterable[Operation]) -> list[Operation]:
+    """Return the updates of an optimizer that updates one tensor at a time."""
+    return [one for one in operations if one.name.startswith(ONE_BY_ONE)]
 
 
 def fused(operations: Sequence[Operation]) -> Iterator[tuple[Operation, ...]]:

@@ -17,6 +17,8 @@ from peft_methods.estimation.time.kernels import (
     is_kernel,
     kernel_seconds,
     optimizer_seconds,
+    updates_one_by_one,
+    weights_in_8_bits,
     without_frozen_casts,
 )
 from peft_methods.estimation.time.rates import LAUNCH_SECONDS, DeviceRates
@@ -28,6 +30,9 @@ TRAINER_STEP = 4e-3  # seconds of the Trainer's loop, besides the operations
 GRAPH_STEP = 1.85e-3  # seconds of the Trainer's loop around the replay of a graph
 # Launches that an operation of bitsandbytes costs: its Python code runs for each layer.
 QUANTISED_LAUNCHES = 5.2
+# Seconds that bitsandbytes' update of a weight with moments in 8 bits takes a processor: one core
+# of a Xeon, where AdamW's fused one took 1.2e-9. Others may differ widely.
+PROCESSOR_UPDATE = 33e-9
 WAITING = 0.75  # share of a step with kernels, below which it waits for the host
 # Factors around the expected seconds that hold the measured ones in 95 % of runs, by what a step
 # waits for: from the records whose recipes were left out of the fit of the constants, on H100 and
@@ -49,12 +54,14 @@ class StepTime:
     """The seconds of a step, and those of them in which the device runs kernels.
 
     `working` are those in which it computes or moves bytes: without what each kernel takes to
-    start and to end. The power that it draws follows from them.
+    start and to end. The power that it draws follows from them. `assumed` are those of `seconds`
+    that rest on no measurement.
     """
 
     seconds: float
     device: float
     working: float
+    assumed: float = 0.0
 
     @property
     def busy(self) -> float:
@@ -102,7 +109,8 @@ class StepKernels:
         working = optimizer_seconds(self.optimizer, at_once)[0]
         working += self._sum({one: kernel_seconds(one, at_once, tf32=tf32) for one in self.counts})
         if not rates.launch:  # the host is the device
-            return StepTime(device, device, working)
+            slow = PROCESSOR_UPDATE * weights_in_8_bits(self.optimizer)
+            return StepTime(device + slow, device + slow, working + slow, slow)
         host = rates.loops * rates.launch / LAUNCH_SECONDS
         if self.in_one:
             return StepTime(max(device, GRAPH_STEP * host), device, working)
@@ -110,7 +118,11 @@ class StepKernels:
             {one: max(seconds, rates.launch * launches(one[0])) for one, seconds in each.items()}
         )
         launched += max(updating, rates.launch * tensors)
-        return StepTime(TRAINER_STEP * host + launched, device, working)
+        # Not measured: the host takes as long for an update as for another operation of
+        # bitsandbytes, and waits for each, so that nothing is launched ahead.
+        waited = rates.launch * QUANTISED_LAUNCHES * len(updates_one_by_one(self.optimizer))
+        launched += waited
+        return StepTime(TRAINER_STEP * host + launched, device, working, waited)
 
     def _sum(self, seconds: Mapping[tuple[Operation, ...], float]) -> float:
         return sum(count * seconds[one] for one, count in self.counts.items())
@@ -131,10 +143,13 @@ def launches(operation: Operation) -> float:
 
 
 def with_interval(time: StepTime, basis: Basis, *, on_processor: bool = False) -> Interval:
-    """Return the range meant to hold the measured seconds of a step in 95 % of runs."""
-    if on_processor:
-        return spread(time.seconds, PROCESSOR_WIDTH)
-    return spread(time.seconds, WIDTHS[basis][time.bound])
+    """Return the range meant to hold the measured seconds of a step in 95 % of runs.
+
+    Seconds that are assumed may be none at the low end, and twice as many at the high end.
+    """
+    width = PROCESSOR_WIDTH if on_processor else WIDTHS[basis][time.bound]
+    low, high = time.seconds - time.assumed, time.seconds + time.assumed
+    return Interval(low / width, time.seconds, high * width)
 
 
 def spread(expected: float, width: float) -> Interval:

@@ -204,3 +204,31 @@ def test_energy_is_between_waiting_and_computing() -> None:
     assert full.expected == pytest.approx(10 * rates.loaded_watts)
     assert idle.expected < half.expected < full.expected <= 10 * 700
     assert energy(seconds, 1, replace(rates, idle_watts=None)) is None
+
+
+def update(name: str) -> Operation:
+    return Operation(f"bitsandbytes.{name}", "optimizer", 0, 0, 0, None, ((WIDTH, WIDTH),))
+
+
+def test_updates_one_by_one_keep_the_host_waiting_and_widen_the_interval() -> None:
+    plain, rates = program(16, trained=True), rates_of("H200")
+    updates = [update("optimizer_update_8bit_blockwise")] * 12
+    eight = replace(plain, operations=[*plain.operations, *updates])
+    before, after = (step_time(one, rates, "trainer") for one in (plain, eight))
+    assert before.assumed == 0.0
+    assert after.assumed > 0.0
+    assert after.seconds == pytest.approx(before.seconds + after.assumed, rel=0.05)
+    usual, wide = with_interval(before, "datasheet"), with_interval(after, "datasheet")
+    assert usual.high / usual.low == pytest.approx(1.45**2)
+    assert wide.high / wide.low > 1.1 * usual.high / usual.low
+    assert wide.low == pytest.approx(usual.low, rel=0.05)
+    assert wide.expected == after.seconds
+
+
+def test_a_processor_takes_long_for_moments_in_8_bits() -> None:
+    rates = replace(rates_of("H200"), launch=0.0)
+    one = update("optimizer_update_8bit_blockwise")
+    plain = program(16, trained=True)
+    eight = replace(plain, operations=[*plain.operations, one])
+    before, after = (step_time(found, rates, "trainer") for found in (plain, eight))
+    assert after.seconds - before.seconds == pytest.approx(33e-9 * WIDTH**2, rel=0.05)
