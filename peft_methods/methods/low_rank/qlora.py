@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.bitsandbytes_library import library_problem
 from peft_methods.methods.low_rank.lora import VARIANTS, LoRA
 from peft_methods.models.architecture import Architecture
 
@@ -67,19 +67,5 @@ class QLoRA(LoRA):
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """As LoRA; bitsandbytes must be installed, with its CUDA library where there are GPUs."""
-        if importlib.util.find_spec("bitsandbytes") is None:
-            return f"{self.title} needs bitsandbytes: pip install bitsandbytes"
-        if device.startswith("cuda") and _lacks_cuda_kernels():
-            return (
-                "bitsandbytes came without a CUDA library for this torch: "
-                "`python -m bitsandbytes` says which one it looks for"
-            )
-        return super().unsupported(architecture, device)
-
-
-def _lacks_cuda_kernels() -> bool:
-    """Whether the GPUs of this machine lack them. Estimates are for a GPU elsewhere, too."""
-    import torch
-    from bitsandbytes.cextension import lib
-
-    return torch.cuda.is_available() and not getattr(lib, "compiled_with_cuda", False)
+        problem = library_problem(self.title, device)
+        return problem or super().unsupported(architecture, device)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 
 from peft_methods.methods.base import DefaultRate, MethodInfo
+from peft_methods.methods.bitsandbytes_library import library_problem
 from peft_methods.methods.selective.full import Full
 from peft_methods.models.architecture import Architecture
 
@@ -44,9 +44,10 @@ class Full8bit(Full):
     )
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """As `full`; bitsandbytes must be installed, and its CPU steps are newer than its GPU's."""
-        if importlib.util.find_spec("bitsandbytes") is None:
-            return f"{self.title} needs bitsandbytes: pip install bitsandbytes"
+        """As `full`, with bitsandbytes, whose steps on a CPU are newer than those on a GPU."""
+        problem = library_problem(self.title, device)
+        if problem is not None:
+            return problem
         if device == "cpu" and not _steps_on_cpu():
             return (
                 f"{self.title} on a CPU needs a newer bitsandbytes: this one has no 8-bit step for "
