@@ -38,9 +38,7 @@ class Case:
     @property
     def used_engine(self) -> str:
         """The engine, or the one that takes its place where it cannot replay the method's steps."""
-        engine = engine_of(self.engine)
-        is_unfit = engine.replays_steps and replay_problem(self.method) is not None
-        return engine.fallback or self.engine if is_unfit else self.engine
+        return used_engine(self.engine, self.method)
 
     @property
     def batch_size(self) -> int:
@@ -150,6 +148,13 @@ class Case:
     def with_recipe(self, recipe: Recipe) -> Case:
         """Return the same method on a changed recipe."""
         return replace(self, recipe=recipe)
+
+
+def used_engine(name: str, method: Method) -> str:
+    """Return the engine that trains the method: its fallback if it cannot replay the steps."""
+    engine = engine_of(name)
+    is_unfit = engine.replays_steps and replay_problem(method) is not None
+    return engine.fallback or name if is_unfit else name
 
 
 def _times(one: Interval, other: Interval) -> Interval:

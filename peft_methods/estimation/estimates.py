@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from peft_methods.estimation.case import LENGTH_STEP, MOST_BATCH, Case
+from peft_methods.estimation.case import LENGTH_STEP, MOST_BATCH, Case, used_engine
 from peft_methods.estimation.estimator import Device, Estimator, RunMemory, StepTime
 from peft_methods.estimation.explanations import Seen, explanations, logits_bytes
 from peft_methods.estimation.fitting import verdict_of
@@ -76,10 +76,15 @@ def estimates_of(
         else one
         for one in found
     ]
-    return tuple(explained), (*question.notes, *_remarks(question.recipe, gpu))
+    return tuple(explained), (*question.notes, *_remarks(question, gpu))
 
 
-def _remarks(recipe: Recipe, gpu: Gpu | None) -> Iterator[str]:
+def _remarks(question: Question, gpu: Gpu | None) -> Iterator[str]:
+    recipe, engine = question.recipe, question.engine
+    others = {one.title: used_engine(engine, one) for one in question.methods}
+    for name in sorted({*others.values()} - {engine}):
+        titles = "; ".join(title for title, other in others.items() if other == name)
+        yield f"estimated for the {name} engine, since {engine} cannot replay such steps: {titles}"
     if gpu is not None and gpu.device is not None:
         if gpu.note:
             yield gpu.note

@@ -109,6 +109,18 @@ def test_a_method_is_estimated_for_the_engine_that_trains_it() -> None:
     assert set(asked) == {("full", "cuda_graphs"), ("full_8bit", "trainer")}
 
 
+def test_engine_of_methods_that_another_one_cannot_replay_is_noted() -> None:
+    """The first line names the engine of the others."""
+    found = estimated(methods=["full", "full_8bit", "adalora"], gpu="T4")
+    (note,) = [one for one in found.notes if "engine" in one]
+    assert note == (
+        "estimated for the trainer engine, since cuda_graphs cannot replay such steps: "
+        "Full fine-tuning, 8-bit AdamW; AdaLoRA"
+    )
+    for other in ({"methods": ["lora"]}, {"methods": ["full_8bit"], "engine": "trainer"}):
+        assert not [one for one in estimated(gpu="T4", **other).notes if "engine" in one]
+
+
 def test_changes_are_combined_where_none_is_enough() -> None:
     found = estimated(gpu="1GB", batch_size=4, methods=["lora"], max_length=512)
     (lora,) = found
