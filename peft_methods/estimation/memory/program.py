@@ -102,15 +102,17 @@ def _step(run: FakeRun, recorder: Recorder, trained: Sequence[nn.Parameter], opt
     budget = run.recipe.budget
     batch = _on_gpu(run.batch, recorder)
     recorder.part = "forward"
-    with _computing(run, cached=not run.packs), _way_of(run, recorder, batch):
-        found = TASKS[run.recipe.task].loss(run.model, batch)
-        loss = found.mean
-    extra = run.method.penalty(run.model)
-    if extra is not None:
-        loss = loss + extra
-    recorder.part = "backward"
-    with CudaRules(run.capability):
-        _backward(loss)
+    with _way_of(run, recorder, batch):
+        with _computing(run, cached=not run.packs):
+            found = TASKS[run.recipe.task].loss(run.model, batch)
+            loss = found.mean
+        extra = run.method.penalty(run.model)
+        if extra is not None:
+            loss = loss + extra
+        recorder.part = "backward"
+        half = HALF.get(budget.precision) if budget.gradient_checkpointing else None
+        with CudaRules(run.capability), autocast_flags(half):  # as layers computed again see them
+            _backward(loss)
     del loss, found, extra
     done = len(recorder.recording.events)
     recorder.part = "optimizer"

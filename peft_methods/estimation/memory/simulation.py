@@ -38,9 +38,9 @@ def simulate(program: RecordedProgram, limit: int | None = None) -> SimulatedMem
     step = events[starts["step"] : starts["evaluate"]]
     again = list(_again(step, program.owners))
     allocator, places = CachingAllocator(limit), dict[int, int]()
-    phases = {"load": _run(loaded, allocator, places)}
+    phases = {"load": _run([*loaded, *held], allocator, places)}
     allocator.reset_peaks()
-    _run([*held, *step], allocator, places)
+    _run(step, allocator, places)
     phases["train"] = _run(again, allocator, places)
     allocator.release_cached()  # as torch does where memory is short
     allocator.reset_peaks()
