@@ -47,8 +47,8 @@ def validate(records: Iterable[Record], estimator: Estimator) -> Validation:
         now = known[key]
         if not isinstance(now, str):
             found.errors += errors_of(record, now)
-        elif record.predicted is not None:
-            found.errors += errors_of(record)
+        elif kept := errors_of(record):
+            found.errors += kept
             found.stored += 1
         else:
             found.failed.setdefault(now, []).append(record.spec.label)
