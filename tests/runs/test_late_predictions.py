@@ -18,7 +18,9 @@ from peft_methods.analysis.checks import run_checks
 from peft_methods.analysis.predicted import errors_of
 from peft_methods.analysis.validation import validate
 from peft_methods.api import compare
+from peft_methods.cli.interrupts import Interrupts
 from peft_methods.estimation.connected import default_estimator
+from peft_methods.report.text.estimate_errors import validation_text
 from peft_methods.runs import late_predictions
 from peft_methods.runs.events import Event
 from peft_methods.runs.executors.devices import DeviceSet
@@ -222,7 +224,7 @@ def test_kept_prediction_is_not_made_again_while_its_inputs_are_the_same(
     assert len(asked) == 1
     LatePredictor().answer(replace(question(run, *digests), device_name="NVIDIA H100"))
     LatePredictor().answer(question(run, "another", *digests[1:]))
-    other = replace(run, method=replace(run.method, learning_rate=0.5))  # type: ignore[type-var]
+    other = replace(run, method=replace(run.method, learning_rate=0.5))
     LatePredictor().answer(question(other, *digests))
     assert len(asked) == 4
     for _ in range(2):
@@ -270,6 +272,40 @@ def test_session_adds_estimates_to_new_records_alone(
     }
 
 
+def test_validation_takes_the_time_that_only_a_record_has(recorded: Recorded) -> None:
+    run, record = recorded("lora")
+    predicted = LatePredictor().answer(question(run))
+    assert predicted.train_seconds is not None
+    without = validate([record], default_estimator())
+    assert {one.metric for one in without.errors} == {"peak_memory_bytes"}
+    found = validate([replace(record, predicted=predicted)], default_estimator())
+    assert {one.metric: one.predicted for one in found.errors} == {
+        "peak_memory_bytes": without.errors[0].predicted,
+        "train_seconds": predicted.train_seconds,
+    }
+    assert found.stored_times == 1
+    assert "training times of 1 by the estimate in their record" in validation_text(found)
+
+
+def test_ctrl_c_in_a_part_that_may_be_skipped_ends_that_part() -> None:
+    interrupts, before = Interrupts(lambda: None), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.install()
+    interrupts.exit_on_next()
+    at_the_end, reached = signal.getsignal(signal.SIGINT), []
+    try:
+        with interrupts.skipping():
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(100):
+                time.sleep(0.01)
+            reached.append("the end of the part")
+        assert not reached
+        assert signal.getsignal(signal.SIGINT) == at_the_end
+    finally:
+        interrupts.restore()
+        signal.signal(signal.SIGINT, before)
+
+
 INTERRUPTED = """
 import os, signal
 from peft_methods.runs import late_predictions
@@ -285,6 +321,7 @@ late_predictions.LatePredictions._answers = answers
 """
 
 
+@pytest.mark.slow
 def test_interrupt_of_estimates_ends_nothing_else(
     pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:

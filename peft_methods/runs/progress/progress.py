@@ -105,7 +105,7 @@ class Progress:
         """
         left_out = "Ctrl-C leaves the rest out"
         if self._display.columns:
-            self.show_activity(f"estimating {ended + 1} of {count}: {name} ({left_out})")
+            self.show_activity(f"estimating method {ended + 1} of {count}: {name} ({left_out})")
         elif not ended:
             self._say(f"peft-methods: estimating {counted(count, 'method')} ({left_out})")
 
