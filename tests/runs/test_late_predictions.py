@@ -19,6 +19,7 @@ from peft_methods.analysis.predicted import errors_of
 from peft_methods.analysis.validation import validate
 from peft_methods.api import compare
 from peft_methods.cli.interrupts import Interrupts
+from peft_methods.cli.options import read_options
 from peft_methods.estimation.connected import default_estimator
 from peft_methods.report.text.estimate_errors import validation_text
 from peft_methods.runs import late_predictions
@@ -335,6 +336,12 @@ def test_interrupt_of_estimates_ends_nothing_else(
     assert "the estimates of 1 method were left out by an interrupt" in text
     assert "1 passed" in text
     assert (pytester.path / "table.csv").is_file()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_option_leaves_estimates_out(given: bool, pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure("-p", "peft_methods.plugin", *["--peft-no-estimates"] * given)
+    assert read_options(config).experiment().no_estimates == given
 
 
 def test_session_on_a_cpu_estimates_nothing(
