@@ -27,8 +27,10 @@ identical bits every time (on a CPU all do). Runs with a record in `results` fro
 are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state, so that a
 killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a run. One
 whose process was killed or GPU failed is retried `retries` times. Runs that need more than `fit`
-("memory=16GB,time=2h") by estimate are skipped. `isolation`: "fresh" (a process for each
-run), or "warm" (a process does one run after another, as long as each leaves it as it was).
+("memory=16GB,time=2h") by estimate are skipped. After the last run on a GPU, the memory and time of
+new runs are estimated and stored beside what was measured, unless `no_estimates`. `isolation`:
+"fresh" (a process for each run), or "warm" (a process does one run after another, as long as each
+leaves it as it was).
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
@@ -131,6 +133,7 @@ def compare(
     seeds_max: int | None = None,
     decide_time: str | float | None = None,
     fit: str | None = None,
+    no_estimates: bool = False,
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
@@ -152,8 +155,7 @@ def compare(
         engine=engine,
         trials=parsing.trials_of(tune),
         **execution_of(executor, workers, timeout, retries, isolation, devices=devices, **cluster),
-        checkpoint=checkpoint,
-        deterministic=deterministic,
+        **_flags(checkpoint=checkpoint, deterministic=deterministic, no_estimates=no_estimates),
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
         **_outputs(report, save_models, silence, track, budget, fresh=fresh, fit=fit),
     )
@@ -163,6 +165,10 @@ def compare(
 def _sources(model: Any, data: str | None, curve: Any, **others: Any) -> dict[str, Any]:
     models, sizes = parsing.models_of(model), parsing.curve_of(curve)
     return {"models": models, "data": data, "curve": sizes, **others}
+
+
+def _flags(**given: bool) -> dict[str, Any]:
+    return given
 
 
 def _outputs(
@@ -197,6 +203,7 @@ def _run(options: Options, display: Display) -> PrintableComparison:
         for task in experiment.tasks:
             experiment.wait(task)
         experiment.verify()
+        experiment.predict()
         if options.trackers:
             comparison = comparison_of(experiment.results(), margin=options.margin)
             experiment.track(tracked_tables(comparison, options.limits))

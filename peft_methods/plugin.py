@@ -11,7 +11,7 @@ from peft_methods.cli import benchmark_table, gpu_leases, regression_check, summ
 from peft_methods.cli.arguments import add_options
 from peft_methods.cli.benchmark_json import extra_info
 from peft_methods.cli.encoding import make_terminal_printable
-from peft_methods.cli.interrupts import Interrupts
+from peft_methods.cli.interrupts import NAME, Interrupts, skippable
 from peft_methods.cli.misuse import check_blanks, check_used
 from peft_methods.cli.options import Options, read_options
 from peft_methods.cli.outcome import Outcome, problems_of
@@ -119,7 +119,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError(explained(error)) from None
     if not config.option.usepdb:  # a debugger's prompt handles Ctrl-C itself
         experiment = config.stash[EXPERIMENT]
-        config.pluginmanager.register(Interrupts(experiment.close, experiment.progress.leave))
+        interrupts = Interrupts(experiment.close, experiment.progress.leave)
+        config.pluginmanager.register(interrupts, NAME)
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
@@ -249,6 +250,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         agrees = experiment.verify() or "V414" in options.silenced
         if session.exitstatus == 0 and not agrees:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        with skippable(session.config):
+            experiment.predict()
     experiment.stop()
     if ended_early and (options.regression or options.saved_baselines):
         session.config.stash[REGRESSIONS] = regression_check.ended_early()

@@ -566,6 +566,9 @@ class FinishedExperiment:
         """Repeat nothing."""
         return True
 
+    def predict(self) -> None:
+        """Estimate nothing."""
+
     def stop(self) -> None:
         """Do nothing."""
 

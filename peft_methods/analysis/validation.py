@@ -20,12 +20,14 @@ from peft_methods.utils.errors import first_line
 class Validation:
     """Errors of estimates, and the runs that could not be estimated, with the reason.
 
-    `stored` counts the runs that have only the estimate of their time.
+    `stored` counts the runs that have only the estimate of their time, and `stored_times` those
+    whose training time alone is compared with the estimate that their record keeps.
     """
 
     errors: list[EstimateError] = field(default_factory=list)
     runs: int = 0
     stored: int = 0
+    stored_times: int = 0
     failed: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -33,8 +35,8 @@ def validate(records: Iterable[Record], estimator: Estimator) -> Validation:
     """Estimate finished runs on GPUs, and compare with what was measured.
 
     Runs that differ by their seed alone are estimated once. The data is not read again: times are
-    compared where the recipe has the lengths of its rows. Where a run cannot be estimated now,
-    the estimate that its record keeps is taken.
+    compared where the recipe has the lengths of its rows, or else with the estimate that a record
+    keeps. That is also taken where a run cannot be estimated now.
     """
     found, known = Validation(), dict[str, Prediction | str]()
     for record in records:
@@ -46,13 +48,20 @@ def validate(records: Iterable[Record], estimator: Estimator) -> Validation:
             known[key] = _estimated(record, estimator)
         now = known[key]
         if not isinstance(now, str):
-            found.errors += errors_of(record, now)
-        elif record.predicted is not None:
-            found.errors += errors_of(record)
+            times = _kept_times(record) if now.train_seconds is None else []
+            found.errors += errors_of(record, now) + times
+            found.stored_times += len(times)
+        elif kept := errors_of(record):
+            found.errors += kept
             found.stored += 1
         else:
             found.failed.setdefault(now, []).append(record.spec.label)
     return found
+
+
+def _kept_times(record: Record) -> list[EstimateError]:
+    """Return the error of the estimated time that a record keeps, if it has one."""
+    return [one for one in errors_of(record) if one.metric == "train_seconds"]
 
 
 def _settings(record: Record) -> object:

@@ -208,6 +208,11 @@ def _add_output(group: OptionGroup) -> None:
         "(default: those that fit its width)",
         **LIST,
     )
+    group.addoption(
+        "--peft-no-estimates",
+        action="store_true",
+        help="do not estimate, after the last run, the memory and time of new runs on GPUs",
+    )
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption(
         "--peft-csv", metavar="FILE", help="write every metric as CSV, one row per method"

@@ -28,6 +28,7 @@ PARTS = {
     "device_probes": "measured rates of devices, for estimates",
     "flops": "FLOPs of training steps",
     "code": "which code each run depends on",
+    "predictions": "estimates of runs",
     "prepared": "checks of recipes",
     "verified": "which results fit their predictions",
 }

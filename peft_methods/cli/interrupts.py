@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
 
+NAME = "peft-methods-interrupts"  # of the plugin
 INTERRUPTED = 2  # pytest's exit code for an interrupt
 MESSAGE = b"\npeft-methods: stopped at once. Finished runs are stored.\n"
 DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
@@ -59,6 +60,17 @@ class Interrupts:
         for number in self._before:
             signal.signal(number, self._leave)
 
+    @contextlib.contextmanager
+    def skipping(self) -> Iterator[None]:
+        """Context manager: the next Ctrl-C ends what happens inside, and the session continues."""
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                yield
+        finally:
+            self.exit_on_next()
+
     def restore(self) -> None:
         """Restore the earlier handlers."""
         for number, handler in self._before.items():
@@ -80,3 +92,11 @@ class Interrupts:
             sys.stdout.flush()
             os.write(2, MESSAGE)
         os._exit(INTERRUPTED)
+
+
+def skippable(config: pytest.Config) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which Ctrl-C ends what happens inside, and the session continues."""
+    found = config.pluginmanager.get_plugin(NAME)
+    if isinstance(found, Interrupts):
+        return found.skipping()
+    return contextlib.suppress(KeyboardInterrupt)

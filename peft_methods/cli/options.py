@@ -77,6 +77,7 @@ class Options:
     paper: Path | None = None
     limits: Constraints = field(default_factory=dict)
     fit: Constraints = field(default_factory=dict)
+    no_estimates: bool = False
     margin: float = MARGIN
     seeds_max: int | None = None
     decide_seconds: float | None = None
@@ -124,6 +125,7 @@ class Options:
             isolation=self.isolation,
             dry_run=self.dry_run,
             fit={name: Limit(one.written, one.most) for name, one in self.fit.items()},
+            no_estimates=self.no_estimates,
         )
 
     def more_seeds(self) -> MoreSeeds | None:
@@ -221,6 +223,7 @@ def read_options(config: pytest.Config) -> Options:
         paper=values.paper_of(option.peft_paper),
         limits=values.limits_of(option.peft_budget),
         fit=values.limits_of(option.peft_fit, "fit"),
+        no_estimates=option.peft_no_estimates,
         **adding,
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),

@@ -32,7 +32,7 @@ OPTIONS = frozenset(
         *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code"),
         *("vary", "curve", "dry_run", "fit"),
         *("results", "resume", "fresh", "workers", "devices", "executor", "timeout", "retries"),
-        *("slurm", "detach", "isolation"),
+        *("slurm", "detach", "isolation", "no_estimates"),
         *("ray_address", "ray_kind"),
         *("engine", "tune", "decide", "seeds_max", "decide_time"),
         *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "columns"),

@@ -14,6 +14,7 @@ from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.isolation.marks import differs_when_fresh
+from peft_methods.runs.late_predictions import LatePredictions
 from peft_methods.runs.plan import RunGroup, longest_first, no_gpu_reason, with_more_seeds
 from peft_methods.runs.preparations import (
     Preparations,
@@ -68,13 +69,13 @@ class Experiment:
         self._scheduler = self._devices.scheduler(self._store, options)
         new_worker = self._scheduler.executor.new_worker
         self._tracking = Tracking(options.trackers, options.results, new_worker)
-        for watcher in (self.progress, self._on_event, self._tracking):
+        self._late = LatePredictions(new_worker, self._store, self._devices.device_name)
+        for watcher in (self.progress, self._on_event, self._tracking, self._late):
             self._scheduler.watch(watcher)
         self._records = ArrivedRecords(self.tasks)
-        self._searches: dict[tuple[str, str], Search] = {}
-        self._more_seeds, self._settled = more_seeds, set[str]()
+        self._searches, self._settled = dict[tuple[str, str], Search](), set[str]()
+        self._more_seeds, self._began = more_seeds, time.monotonic()
         self._started = self._stopped = False
-        self._began = time.monotonic()
 
     def prepare(self, first: Sequence[RunSpec] = ()) -> None:
         """Check every recipe, and prefetch the runs `first`. Errors are kept, by recipe name."""
@@ -83,9 +84,8 @@ class Experiment:
             for task in self.tasks
             if not (self._records.have_all(task) or self.needs_gpu(task))
         }
-        make = Preparations(
-            self.options, self._devices, self._earlier, self._scheduler, self.progress
-        )
+        parts = self._devices, self._earlier, self._scheduler, self.progress
+        make = Preparations(self.options, *parts)
         for recipe in waiting.values():
             tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
             try:
@@ -166,9 +166,8 @@ class Experiment:
         search = self._searches.get(task.name)
         if search is None:
             return task
-        return replace(
-            task, runs=tuple(tuning.with_tuned_settings(run, search) for run in task.runs)
-        )
+        runs = tuple(tuning.with_tuned_settings(run, search) for run in task.runs)
+        return replace(task, runs=runs)
 
     def _run_trials(self, runs: Sequence[RunSpec]) -> list[Result]:
         self._submit(runs)
@@ -219,6 +218,13 @@ class Experiment:
         self._records.keep(marked)
         return not any(map(differs_when_fresh, marked))
 
+    def predict(self) -> None:
+        """Add estimates to new records of runs on GPUs, now that nothing is timed any more."""
+        if not (self._stopped or self.options.no_estimates):
+            with self.progress.showing(last=False):
+                known, show = self._records.all(), self.progress.show_estimates
+                self._records.keep(self._late.add_to(known, show))
+
     def prerequisite_records(self, task: RunGroup) -> list[Record]:
         """Return the records of the runs that a task's runs depend on, once these have ended."""
         return self._records.of_prerequisites(task)
@@ -249,6 +255,7 @@ class Experiment:
             *self._devices.notes,
             *self._scheduler.executor.notes,
             *self._scheduler.warnings,
+            *self._late.notes,
         ]
 
     def detach(self) -> Detached:

@@ -24,6 +24,7 @@ class ExperimentOptions:
     the GPUs to use; by default all of a kind. `isolation` is FRESH for a process each, WARM if
     runs may follow one another in a process that each of them leaves clean. A `dry_run` trains
     nothing: it needs no weights of any model. Runs that would exceed a limit of `fit` are skipped.
+    With `no_estimates` finished runs are not estimated.
     """
 
     results: Path = DEFAULT_RESULTS
@@ -42,10 +43,11 @@ class ExperimentOptions:
     isolation: str = DEFAULT_ISOLATION
     dry_run: bool = False
     fit: Limits = field(default_factory=dict)
+    no_estimates: bool = False
 
     @property
     def predicts(self) -> bool:
-        """Whether the cost of runs is predicted: for a plan and for limits, since it takes time."""
+        """Whether the cost is predicted before the runs, which takes time: for plans and limits."""
         return self.dry_run or bool(self.fit)
 
     @property

@@ -1,4 +1,4 @@
-"""What was predicted for a run before it ran, and the limits that a prediction can exceed."""
+"""What is predicted for a run, blind to what it measured, and the limits that it can exceed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from peft_methods.utils.units import format_bytes, format_duration
 
 MEMORY, TIME = "memory", "time"  # names of limits
+BEFORE, AFTER = "before the run", "after the run"  # when a prediction was made
+SEVERAL_GPUS = "runs over several GPUs are not estimated"
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Prediction:
     """The predicted cost of a run: its allocated peak, what its GPU must have, training seconds.
 
     The peak and the seconds have the range meant to hold the measured value in 95 % of runs. What
-    is unknown is None.
+    is unknown is None. `made` is BEFORE or AFTER: what a run measured is no input in either case.
+    `reason` says why nothing is known of a run, '' otherwise.
     """
 
     peak_memory_bytes: float | None = None
@@ -26,6 +29,8 @@ class Prediction:
     low_seconds: float | None = None
     high_seconds: float | None = None
     basis: str = ""
+    made: str = BEFORE
+    reason: str = ""
 
 
 def quoted_in_advice(prediction: Prediction) -> str:

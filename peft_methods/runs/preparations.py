@@ -11,14 +11,18 @@ from peft_methods.runs.cost_model import expected_seconds
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.plan import RunGroup
-from peft_methods.runs.predicted import MEMORY, Limits, Prediction, reason_to_leave_out
+from peft_methods.runs.predicted import (
+    MEMORY,
+    SEVERAL_GPUS,
+    Limits,
+    Prediction,
+    reason_to_leave_out,
+)
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import SessionDevices
 from peft_methods.runs.spec import RunSpec
-
-SEVERAL_GPUS = "runs over several GPUs are not estimated"
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ class Record:
 
     `data` and `environment` describe the training data and the machine. `tuning` describes the
     search for hyperparameters; None means that the recipe's own were used. `seed_plan` is set if
-    the session adds seeds until the comparison is decided. `predicted` is the estimate of the cost
-    that was made before the run, None without one. `attempts` describes how
+    the session adds seeds until the comparison is decided. `predicted` is the estimate of the cost,
+    made before the run or after it; None without one. `attempts` describes how
     earlier attempts at the run ended. `stack` holds the stacks of a stuck or crashed process, with
     paths that start at the package.
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,11 +130,12 @@ class Store:
             raise StoreError(f"{path} cannot be written: {error.strerror}.") from None
         return path
 
-    def amend(self, fingerprint: str, environment: Mapping[str, Any]) -> None:
-        """Add to what a record says of its environment. Raises `StoreError`."""
+    def amend(self, fingerprint: str, **changes: Any) -> None:
+        """Change fields of a record, and add to its environment. Raises `StoreError`."""
         path = self.folder / f"{fingerprint}{RECORD}"
         record = self.read(path)
-        values = replace(record, environment={**record.environment, **environment}).to_json()
+        environment = {**record.environment, **changes.pop("environment", {})}
+        values = replace(record, environment=environment, **changes).to_json()
         try:
             with self.locked():
                 write_bytes(json.dumps(values, indent=1, sort_keys=True).encode(), path)

@@ -268,6 +268,21 @@ def test_progress_writes_a_line_per_start_and_end_to_a_file(tiny_recipe: Path) -
     assert display.live == ()
 
 
+@pytest.mark.parametrize(("columns", "live", "lasting"), [(79, 2, 0), (0, 0, 1)])
+def test_estimates_are_one_line(columns: int, live: int, lasting: int) -> None:
+    display, seen = RecordingDisplay(columns), list[tuple[str, ...]]()
+    progress = Progress(display, workers=1, clock=lambda: 0.0)
+    for ended, name in enumerate(["tiny-full", "tiny-lora"]):
+        progress.show_estimates(ended, 2, name)
+        seen += [display.live] if display.live else []
+    assert len(seen) == live
+    if live:
+        assert seen[-1] == ("estimating method 2 of 2: tiny-lora (Ctrl-C leaves the rest out)",)
+    assert len(display.lasting) == lasting
+    if lasting:
+        assert "estimating 2 methods" in display.lasting[0]
+
+
 def test_progress_shows_how_many_runs_wait_for_a_machine(tiny_recipe: Path) -> None:
     display, (first, second) = RecordingDisplay(79), runs(tiny_recipe)
     progress = Progress(display, workers=2, clock=lambda: 0.0)

@@ -1,4 +1,4 @@
-"""Rule on estimates made before a run: they should be what is measured."""
+"""Rule on estimates made blind to a run: they should be what is measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEMORY_ADVICE = (
 
 @rule("V426", "note", "run")
 def differs_from_its_estimate(record: Record) -> Iterator[tuple[str, str]]:
-    """The estimate made before the run and the measurement differ.
+    """The estimate of the run and the measurement differ.
 
     The peak differs by more than 10 %, or the training time is outside the range of its estimate.
     Runs that another engine than the chosen one trained are left out. So are times of runs that

@@ -1,4 +1,4 @@
-"""Estimates made before the runs beside what was measured, as a table of the HTML report."""
+"""Estimates of runs beside what was measured, as a table of the HTML report."""
 
 from __future__ import annotations
 

@@ -11,8 +11,7 @@ from peft_methods.estimation.results import Interval
 from peft_methods.report.formatting import MISSING, between
 from peft_methods.runs.cost_model import expected_seconds, total_seconds
 from peft_methods.runs.plan import RunGroup, longest_first
-from peft_methods.runs.predicted import Prediction
-from peft_methods.runs.preparations import SEVERAL_GPUS
+from peft_methods.runs.predicted import SEVERAL_GPUS, Prediction
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.plan_line import order_of
 from peft_methods.runs.spec import RunSpec

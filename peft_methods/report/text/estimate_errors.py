@@ -48,7 +48,12 @@ def _heading(validation: Validation) -> str:
     if not validation.runs:
         return "No finished runs on GPUs: there is nothing to compare estimates with."
     kept = f", {validation.stored} by the estimate of their time" if validation.stored else ""
-    return f"{counted(validation.runs, 'finished run')} on GPUs{kept}"
+    times = (
+        f", training times of {validation.stored_times} by the estimate in their record"
+        if validation.stored_times
+        else ""
+    )
+    return f"{counted(validation.runs, 'finished run')} on GPUs{kept}{times}"
 
 
 def _failed(validation: Validation) -> Iterator[str]:

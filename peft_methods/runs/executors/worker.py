@@ -29,13 +29,13 @@ from peft_methods.runs.executors.jobs import (
 )
 from peft_methods.runs.executors.launch import RankFailed, run_in_ranks
 from peft_methods.runs.executors.logs import redirect_output
+from peft_methods.runs.executors.other_work import serve_other
 from peft_methods.runs.executors.rank import Ranks
 from peft_methods.runs.isolation.marks import ISOLATION
 from peft_methods.runs.limits import FRESH, WARM
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.scaling import on_one_gpu, with_efficiency
 from peft_methods.runs.store import Store, StoreError
-from peft_methods.runs.tracking import tracker_process
 from peft_methods.utils.cache import cache_folder
 from peft_methods.utils.errors import EngineUnfit, first_line
 
@@ -66,8 +66,7 @@ def serve(connection: Connection) -> None:
         job = connection.recv()
     except EOFError:
         return
-    if isinstance(job, tracker_process.Run):
-        tracker_process.serve(job, connection)
+    if serve_other(job, connection):
         return
     if isinstance(job, PrepareJob):
         _enter(job, dict(os.environ))

@@ -145,5 +145,5 @@ class RepeatedRun:
         marked = [with_repeat(one, self._outcome) for one in concerned]
         for one in marked:
             with contextlib.suppress(StoreError):
-                self._requests.store.amend(one.fingerprint, one.environment)
+                self._requests.store.amend(one.fingerprint, environment=one.environment)
         return marked

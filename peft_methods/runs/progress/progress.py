@@ -98,6 +98,17 @@ class Progress:
         """Show an activity that belongs to no run."""
         self._display.draw([what])
 
+    def show_estimates(self, ended: int, count: int, name: str) -> None:
+        """Show how many methods of ended runs are estimated, and one that is next.
+
+        Without live lines, one line at the start must do.
+        """
+        left_out = "Ctrl-C leaves the rest out"
+        if self._display.columns:
+            self.show_activity(f"estimating method {ended + 1} of {count}: {name} ({left_out})")
+        elif not ended:
+            self._say(f"peft-methods: estimating {counted(count, 'method')} ({left_out})")
+
     def show_preparation(
         self, recipe: Recipe, executor: str = LOCAL, *, is_dry: bool = False
     ) -> None:
