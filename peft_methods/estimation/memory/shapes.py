@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from itertools import groupby
 
 from peft_methods.estimation.memory.program import RecordedProgram
@@ -62,9 +63,9 @@ def _computed(
         one[0] if one[0].size == 0 else Event(one[0].address, max(1, mixed([e.size for e in one])))
         for one in zip(*(p.recording.events for p in programs), strict=True)
     ]
+    mixed_once = cache(partial(_mixed_operation, mixed=mixed))  # most are the same in every layer
     operations = [
-        _mixed_operation(one, mixed)
-        for one in zip(*(p.recording.operations for p in programs), strict=True)
+        mixed_once(one) for one in zip(*(p.recording.operations for p in programs), strict=True)
     ]
     return replace(
         first,
@@ -87,7 +88,9 @@ def _form(program: RecordedProgram) -> tuple[list[tuple[bool, tuple[int, ...]]],
     return runs, [one.name for one in program.recording.operations]
 
 
-def _mixed_operation(ones: Sequence[Operation], mixed: Callable[[Sequence[int]], int]) -> Operation:
+def _mixed_operation(
+    ones: tuple[Operation, ...], mixed: Callable[[Sequence[int]], int]
+) -> Operation:
     first = ones[0]
     return replace(
         first,
