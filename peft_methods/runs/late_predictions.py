@@ -65,7 +65,7 @@ class LatePredictions:
     def add_to(self, records: Sequence[Record], show: Show = lambda *_: None) -> list[Record]:
         """Estimate the new ones of these records; return them with it, and store them so.
 
-        An interrupt ends the estimates alone: those that were made are kept.
+        An interrupt or a failure ends the estimates alone: those that were made are kept.
         """
         groups: dict[tuple[str, ...], list[Record]] = {}
         for one in records:
@@ -83,6 +83,9 @@ class LatePredictions:
         except KeyboardInterrupt:
             left = counted(len(questions) - ended, "method")
             self.notes.append(f"the estimates of {left} were left out by an interrupt")
+        except Exception as error:  # an estimate is additional: the session goes on without it
+            left = counted(len(questions) - ended, "method")
+            self.notes.append(f"the estimates of {left} failed: {first_line(error)}")
         return changed
 
     def _device_of(self, record: Record) -> str:

@@ -76,7 +76,7 @@ def worker(tmp_path: Path) -> Worker:
 
 def no_worker() -> Worker:
     """Fail: a session that has nothing to estimate starts no process."""
-    raise AssertionError("a process was started")
+    pytest.fail("a process was started")
 
 
 def late(
@@ -183,6 +183,18 @@ def test_dead_process_costs_the_estimates_alone(recorded: Recorded, store: Store
     assert found.predicted is not None
     assert "SIGKILL" in found.predicted.reason
     assert store.find("lora0") == found
+
+
+def test_failure_costs_the_estimates_alone(recorded: Recorded, store: Store) -> None:
+    def failing() -> Worker:
+        raise RuntimeError("there is no room for another process")
+
+    made = late(store, known := recorded(), new_worker=failing)
+    assert made.add_to([known[1]]) == []
+    assert made.notes == [
+        "the estimates of 1 method failed: RuntimeError: there is no room for another process"
+    ]
+    assert store.records()[0][0].predicted is None
 
 
 def test_interrupt_keeps_what_was_estimated(
