@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from peft_methods.recipes.schema import Recipe
 
 LEAST_ROOM = 20  # characters of a wrapped column
+MOST_OF_TITLE = 28  # characters in a line
 
 
 def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
@@ -70,8 +71,11 @@ def print_methods(arguments: argparse.Namespace) -> int:
 
     infos = [METHODS[name].info for name in METHODS]
     rows = [(info.name, info.title, info.family, info.trained) for info in infos]
-    room = _room_beside([row[:3] for row in rows])
-    wrapped = [(*row[:3], textwrap.fill(row[3], room)) for row in rows]
+    room = _room_beside([(name, title[:MOST_OF_TITLE], kind) for name, title, kind, _ in rows])
+    wrapped = [
+        (name, textwrap.fill(title, MOST_OF_TITLE), kind, textwrap.fill(trained, room))
+        for name, title, kind, trained in rows
+    ]
     _print_table(("method", "title", "family", "what is trained"), wrapped)
     names = f"`peft-methods convert` makes LoRA of: {', '.join(convertible())}."
     print("\n" + textwrap.fill(names, _room_beside([]), break_on_hyphens=False))
