@@ -124,8 +124,8 @@ def _attention(  # noqa: PLR0917  # torch's own arguments
     shared = enable_gqa and key.shape[1] != query.shape[1]
     is_old = capability < AMPERE
     has_flash = query.dtype in HALVES and query.shape[-1] <= 256 and not is_old
-    has_shared = attn_mask is None and has_flash  # keys of several heads: the flash kernel alone
-    if (is_old and query.dtype == torch.bfloat16) or (shared and not has_shared):
+    has_kernel = not shared or (attn_mask is None and has_flash)  # of shared keys: flash alone
+    if not has_kernel or (is_old and query.dtype == torch.bfloat16):
         return _by_products(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if attn_mask is None and has_flash:
         found: tuple[torch.Tensor, ...] = torch.ops.aten._scaled_dot_product_flash_attention(
