@@ -106,3 +106,17 @@ def test_next_seed_compiles_nothing_and_is_ready_sooner(tmp_path: Path) -> None:
         assert record.environment["compiled_graphs"] == {"cached": 0, "compiled": 0}
         assert record.metrics["capture_seconds"] < first.metrics["capture_seconds"]  # type: ignore[operator]
         assert record.environment["memory_before_bytes"] == 0
+
+
+def test_peak_is_the_same_for_a_run_that_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that tries kernels needs memory, in the first step alone."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    recipe = load_recipe("embedded_decoder", [*SMALL, "budget.seeds=1"])
+    runs = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "cuda_graphs")
+    found = [trained(runs, tmp_path / name, "fresh")[0] for name in ("first", "second")]
+    assert [one.environment["compiled_graphs"]["compiled"] > 0 for one in found] == [True, False]
+    peaks = [one.metrics["peak_memory_bytes"] for one in found]
+    assert peaks[0] == peaks[1]
+    assert [one.metrics["unattributed_bytes"] for one in found] == [0, 0]

@@ -85,6 +85,6 @@ def _estimated(record: Record, estimator: Estimator) -> Prediction | str:
 
 
 def _from_config(recipe: Recipe) -> Recipe:
-    """Return the recipe with random weights: a config is enough."""
-    model = ModelSpec(config_source(recipe.model.source), weights="random")
+    """Return the recipe with the source of the model's config: no weights are read."""
+    model = ModelSpec(config_source(recipe.model.source), weights=recipe.model.weights)
     return replace(recipe, model=model)

@@ -54,13 +54,15 @@ def estimates_of(
     """
     question = replace(question, recipe=with_own_rows(question.recipe))
     base = _base(question)
+    pretrained = replace(question.recipe.model, weights="pretrained")
+    as_trained = replace(question.recipe, model=pretrained)
     found: list[MethodEstimate] = []
     scene: dict[str, Seen] = {}
     for number, method in enumerate(question.methods):
         progress(number, len(question.methods), method.name)
         remembering = _Remembering(estimator)
         longest = base.longest - method.virtual_tokens
-        case = Case(question.recipe, method, question.engine, remembering, gpu, longest)
+        case = Case(as_trained, method, question.engine, remembering, gpu, longest)
         one = _estimate(case, base)
         found.append(one)
         if one.memory is not None:

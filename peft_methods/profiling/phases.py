@@ -110,6 +110,11 @@ class PhaseMeter:
             sensor.start()
         self.phase, self._since = phase, self._clock()
 
+    def forget_peak(self) -> None:
+        """Count the current phase's peak from now on, as if nothing had been before."""
+        self._synchronize()
+        self.memory.reset()
+
     def seconds(self, phase: str) -> float:
         """Return the total time in the phase."""
         return sum(interval.seconds for interval in self.intervals if interval.phase == phase)

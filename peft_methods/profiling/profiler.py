@@ -227,11 +227,14 @@ class Profiler:
     def peak_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[PeakStep]:
         """Context manager around a peak step: break down its memory peak (GPU only).
 
-        Of several steps the one with the highest peak counts.
+        Of several steps the one with the highest peak counts. The step before them does not: the
+        compiler tries kernels in it, with memory that later runs do not need.
         """
         if not self.cuda:
             yield NoTrace()
             return
+        if not self._memory.parts:
+            self.meter.forget_peak()
         with PeakTrace(model, optimizer) as trace:
             yield trace
         if sum(trace.parts.values()) > sum(self._memory.parts.values()):

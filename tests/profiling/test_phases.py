@@ -97,6 +97,18 @@ def test_phase_meter_resets_the_peak_at_each_phase() -> None:
     ) == (900, 300, 700, None)
 
 
+def test_peak_that_is_forgotten_does_not_count() -> None:
+    memory = FakeMemory()
+    meter = PhaseMeter(memory)
+    meter.enter("warm_up")
+    memory.use(900)
+    memory.use(100)
+    meter.forget_peak()
+    memory.use(300)
+    meter.enter(None)
+    assert meter.peak("warm_up") == 300
+
+
 def test_phase_meter_synchronizes_only_between_phases() -> None:
     calls: list[int] = []
     meter = PhaseMeter(FakeMemory(), synchronize=lambda: calls.append(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from peft_methods.estimation.estimator import RunMemory
 from peft_methods.estimation.memory.cuda_rules import AMPERE
@@ -61,7 +62,7 @@ class RunEstimates:
         self._capability = capability
         self._packs = capability >= AMPERE and _packs(recipe, engine)
         self._checkpoint_bytes = 0
-        self._shares_keys = shares_keys(load_config(recipe.model, TASKS[recipe.task].head))
+        self._shares_keys = shares_keys(_config(recipe))
         self._programs = {pads: Programs(partial(self._recorded, pads)) for pads in (True, False)}
 
     def memory(self, batch_size: int, length: int) -> RunMemory:
@@ -132,7 +133,12 @@ def _packs(recipe: Recipe, engine: str) -> bool:
     """Whether the engine packs the rows of this model and compiles its layers."""
     if not engine_of(engine).packs_decoders:
         return False
-    return family_of(load_config(recipe.model, TASKS[recipe.task].head)) == "decoder"
+    return family_of(_config(recipe)) == "decoder"
+
+
+def _config(recipe: Recipe) -> Any:
+    """Return the model's config, which need not come with weights."""
+    return load_config(replace(recipe.model, weights="random"), TASKS[recipe.task].head)
 
 
 def _estimate(

@@ -44,6 +44,7 @@ class FakeRun:
     packs: bool = False
     pads: bool = True
     capability: tuple[int, int] = AMPERE
+    is_in_16_bits: bool = True
 
 
 def build(
@@ -88,7 +89,8 @@ def build(
     base.model.config.use_cache = False  # as the Trainer sets it
     fake_model.without_data(model, mode, has_outliers=recipe.model.weights == "pretrained")
     return FakeRun(
-        recipe, method, base, model, batch, evaluated, mode, length, packs, pads, capability
+        *(recipe, method, base, model, batch, evaluated, mode, length, packs, pads, capability),
+        is_in_16_bits=packed.is_in_16_bits(recipe.model, config.dtype),
     )
 
 

@@ -113,6 +113,10 @@ def hold_in_half(
                 module.register_forward_hook(lambda _, __, output: output.float())
 
 
-def is_in_16_bits(spec: ModelSpec, model: Any) -> bool:
-    """Whether the weights are in 16 bits where they are published. Random ones are rounded so."""
-    return spec.weights == "random" or model.config.dtype in HALF.values()
+def is_in_16_bits(spec: ModelSpec, published: torch.dtype | None) -> bool:
+    """Whether 16 bits represent all weights. Random ones are rounded so.
+
+    `published` is the type that the config says; the decoders of presets, which say none, were
+    published in 16 bits.
+    """
+    return spec.weights == "random" or published is None or published in HALF.values()

@@ -58,7 +58,7 @@ def record(run: FakeRun) -> RecordedProgram:
             run.method,
             run.recipe.budget.precision,
             run.mode,
-            embeddings=packed.is_in_16_bits(run.recipe.model, model),
+            embeddings=run.is_in_16_bits,
         )
         weights = [*recorder.own(weights_of(model)), *weights]
     starts["step"] = len(recorder.recording.events)
