@@ -19,6 +19,7 @@ from peft_methods.cli import (
     report,
     run,
 )
+from peft_methods.cli.closed_output import quiet_without_reader
 from peft_methods.cli.command_parser import BAD_OPTION, CommandParser
 from peft_methods.cli.encoding import make_printable
 from peft_methods.cli.setting_help import how_to_change_in_command, with_change
@@ -31,10 +32,16 @@ NAME = "peft-methods"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    For a user's mistake it is 4 (a bad name or option) or 2 (an unusable file), with one line.
+    For a user's mistake it is 4 (a bad name or option) or 2 (an unusable file), with one line. It
+    is 141 where the output's reader left, as `head` does.
     """
     make_printable(sys.stdout)
     make_printable(sys.stderr)
+    return quiet_without_reader(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run one command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _parsers()
     if not given:

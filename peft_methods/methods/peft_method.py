@@ -167,19 +167,22 @@ class TargetedPeftMethod(PeftMethod):
         setting: str,
         architecture: Architecture,
         limit: Callable[[tuple[int, int]], int] = min,
+        *,
+        every: bool = False,
     ) -> str | None:
-        """Return why a setting exceeds the limit of the smallest target, or None.
+        """Return why a setting exceeds the limit of a target, or with `every` of all, or None.
 
         `limit` is computed from a target's inputs and outputs; by default it is the lower number.
+        `every` is for settings that have no use beyond the limit, and work.
         """
-        value = getattr(self, setting)
-        sizes = min(architecture.linear_sizes(self.targets), key=limit, default=None)
+        value, found = getattr(self, setting), architecture.linear_sizes(self.targets)
+        sizes = sorted(found, key=limit)[-1 if every else 0] if found else None
         if sizes is None or value <= limit(sizes):
             return None
         return (
             f"{self.title}: methods.{self.name}.{setting} = {value} is too large for its targets "
-            f"in {architecture.model_type!r}, the smallest of which has {sizes[0]} inputs and "
-            f"{sizes[1]} outputs: set it to {limit(sizes)} or less"
+            f"in {architecture.model_type!r}, the {'largest' if every else 'smallest'} of which "
+            f"has {sizes[0]} inputs and {sizes[1]} outputs: set it to {limit(sizes)} or less"
         )
 
     def does_not_divide(

@@ -15,7 +15,7 @@ from peft_methods.methods.base import FAMILIES, Method, MethodInfo
 from peft_methods.recipes.schema import Recipe
 from peft_methods.utils.entry_points import installed
 from peft_methods.utils.errors import OptionError, unknown
-from peft_methods.utils.validation import build
+from peft_methods.utils.validation import build, check_fields
 
 # Adding a method changes no fingerprint: see `code_fingerprint`.
 IS_REGISTRY = True
@@ -186,10 +186,28 @@ def _checked(loaded: Any, known: Mapping[str, type[Method]]) -> tuple[str, type[
         raise TypeError(f"{loaded!r} is not a subclass of peft_methods.methods.Method")
     if not isinstance(getattr(loaded, "info", None), MethodInfo):
         raise TypeError(f"{loaded.__name__}.info is not a MethodInfo")
+    _check_texts(loaded.info)
+    check_fields(loaded)
     name = loaded.info.name
     if name in known or name in RESERVED or name in FAMILIES:
         raise ValueError(f"the name {name!r} is taken")
     return name, loaded
+
+
+def _check_texts(info: MethodInfo) -> None:
+    """Raise `ValueError` for a text that the lists and tables could not show, or search for."""
+    for key in ("name", "title", "family", "paper", "trained", "about"):
+        if not isinstance(text := getattr(info, key), str) or not text.strip():
+            raise ValueError(f"info.{key} = {text!r} should be a text")
+    if not re.fullmatch(r"[a-z0-9_]+", info.name):
+        raise ValueError(f"the name {info.name!r} should be lower-case letters, digits and '_'")
+    for key in ("aliases", "generic_aliases", "not_aliases"):
+        try:
+            re.compile(pattern := getattr(info, key))
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"info.{key} = {pattern!r} is not a regular expression: {error}"
+            ) from None
 
 
 METHODS = Registry()

@@ -13,7 +13,7 @@ def too_long(longest: int | None, max_length: int, method: Method) -> str | None
     added = method.virtual_tokens
     if added == 0 or longest is None or max_length + added <= longest:
         return None
-    return (
-        f"{method.title} adds {added} tokens to each row, and this model reads at most {longest}: "
-        f"set data.max_length = {longest - added} or less"
-    )
+    problem = f"{method.title} adds {added} tokens to each row, and this model reads at most"
+    if added >= longest:
+        return f"{problem} {longest} in all: use fewer virtual tokens (methods.{method.name})"
+    return f"{problem} {longest}: set data.max_length = {longest - added} or less"

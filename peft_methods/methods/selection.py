@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -13,6 +15,8 @@ from peft_methods.tasks.registry import TASKS, with_task
 from peft_methods.utils.errors import OptionError, nearest
 
 WILDCARDS = frozenset("*?[")
+NEGATIONS = frozenset("!-^~")  # signs that exclude a name elsewhere
+LIKE = 0.7  # the least similarity, from 0 to 1, of a pattern's letters to a name
 
 
 def methods_named(word: str) -> tuple[str, ...]:
@@ -21,21 +25,43 @@ def methods_named(word: str) -> tuple[str, ...]:
     The word is a method, a family (`low_rank`), a pattern (`lora*`), or `all`. Raises `OptionError`
     if it is none of these, or matches nothing.
     """
+    if found := _members(word):
+        return found
+    if word in METHODS.broken:
+        raise OptionError(METHODS.broken[word])
+    is_pattern = WILDCARDS & set(word)
+    problem = f"no method has a name like {word!r}" if is_pattern else f"unknown method {word!r}"
+    raise OptionError(f"{problem}.{_hint(word)} {_what_there_is()}")
+
+
+def _members(word: str) -> tuple[str, ...]:
+    """Return the methods that a word stands for; none for one that stands for nothing."""
     if word in METHODS:
         return (word,)
     if word == ALL:
         return tuple(METHODS)
     if WILDCARDS & set(word):
-        found = tuple(name for name in METHODS if fnmatchcase(name, word))
-        if not found:
-            raise OptionError(f"no method has a name like {word!r}. {_what_there_is()}")
-        return found
-    if word in families():
-        return tuple(name for name in METHODS if METHODS[name].info.family == word)
-    if word in METHODS.broken:
-        raise OptionError(METHODS.broken[word])
-    close = nearest(word, (*METHODS, *families(), ALL))
-    raise OptionError(f"unknown method {word!r}.{close} {_what_there_is()}")
+        return tuple(name for name in METHODS if fnmatchcase(name, word))
+    return tuple(name for name in METHODS if METHODS[name].info.family == word)
+
+
+def _hint(word: str) -> str:
+    """Return what a word that stands for no method was probably meant to be; '' if unclear."""
+    several = re.split(r"[\s;|+/]+", word.strip())
+    if len(several) > 1 and all(map(_members, several)):
+        return f" Write several names as {','.join(several)}."
+    if word[:1] in NEGATIONS and _members(word[1:]):
+        return " Methods cannot be excluded: name those to keep."
+    titles = {METHODS[name].title.casefold(): name for name in METHODS}
+    if name := titles.get(word.casefold()):
+        return f" Did you mean {name!r}?"
+    names = (*METHODS, *families(), ALL)
+    if not WILDCARDS & set(word):
+        return nearest(word, names)
+    own = word.strip("*?[]").lower()
+    close = difflib.get_close_matches(own, names, n=1, cutoff=LIKE)
+    pattern = word.lower().replace(own, close[0]) if own and close else word.lower()
+    return f" Did you mean {pattern!r}?" if _members(pattern) else ""
 
 
 def families() -> tuple[str, ...]:
@@ -67,8 +93,7 @@ def with_methods(recipe: Recipe, names: Sequence[str] | None = None) -> Recipe:
             raise OptionError(
                 f"recipe {recipe.name!r}: [methods.{group}] stands for {len(members)} methods and "
                 f"has no settings of its own. Set them in the methods' sections, such as "
-                f"[methods.{members[0]}].",
-                setting=f"methods.{group}",
+                f"[methods.{members[0]}]."
             )
         for name in members:
             if name in sections or name in named:

@@ -25,14 +25,14 @@ def installed(
     for point in metadata.entry_points(group=group):
         try:
             name, loaded = check(point.load(), found)
-        except Exception as error:  # whatever another package's import raises
+        except (Exception, SystemExit) as error:  # whatever another package's import raises
             broken[point.name] = unusable(kind, point, error)
         else:
             found[name] = loaded
     return found, broken
 
 
-def unusable(kind: str, point: metadata.EntryPoint, error: Exception) -> str:
+def unusable(kind: str, point: metadata.EntryPoint, error: BaseException) -> str:
     """Return one line that names the package, its entry point and the error. `kind`: "a method"."""
     package = f"the package {point.dist.name!r}" if point.dist else "a package"
     return (

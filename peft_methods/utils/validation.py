@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from peft_methods.utils.errors import OptionError, first_line, nearest
 
@@ -44,6 +45,14 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 def adapter(cls: type[T]) -> TypeAdapter[T]:
     """Return pydantic's validator of a class. Cached: making one takes longer than using it."""
     return TypeAdapter(cls)
+
+
+def check_fields(cls: type) -> None:
+    """Raise `TypeError` if `build` cannot read the types of a dataclass's fields."""
+    try:
+        TypeAdapter(cls).rebuild(raise_errors=True)
+    except (PydanticUserError, NameError) as error:
+        raise TypeError(f"its settings cannot be read: {first_line(error)}") from None
 
 
 def _explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> str:

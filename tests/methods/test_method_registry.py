@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -99,8 +100,38 @@ def test_an_installed_method_is_sorted_cited_and_part_of_its_fingerprint(
         ("raise RuntimeError('sad')", "mine = broken:Mine", "RuntimeError: sad"),
         (METHOD.replace('"norm_tuning"', '"lora"'), "mine = broken:NormTuning", "'lora' is taken"),
         (METHOD.replace("info = ", "other = "), "mine = broken:NormTuning", "is not a MethodInfo"),
+        ("raise SystemExit('bye')", "mine = broken:Mine", "SystemExit: bye"),
+        (
+            METHOD.replace('"norm_tuning"', '"Norm tuning,*"'),
+            "mine = broken:NormTuning",
+            "the name 'Norm tuning,*' should be lower-case letters, digits and '_'",
+        ),
+        (re.sub("title=[^,]*,", "", METHOD), "mine = broken:NormTuning", "'title'"),
+        (
+            re.sub("title=[^,]*,", "title=None,", METHOD),
+            "mine = broken:NormTuning",
+            "info.title = None should be a text",
+        ),
+        (
+            re.sub("title=[^,]*,", "title='',", METHOD),
+            "mine = broken:NormTuning",
+            "info.title = '' should be a text",
+        ),
+        (
+            re.sub(r'aliases=r"[^"]*"', 'aliases="("', METHOD),
+            "mine = broken:NormTuning",
+            "info.aliases = '(' is not a regular expression",
+        ),
+        (
+            METHOD.replace("info = ", "odd: 'NoSuchType' = 1\n    info = "),
+            "mine = broken:NormTuning",
+            "its settings cannot be read",
+        ),
     ],
-    ids=["import", "type", "error", "name", "info"],
+    ids=[
+        *("import", "type", "error", "name", "info", "exit", "letters", "no title", "none"),
+        *("empty", "alias", "settings"),
+    ],
 )
 def test_a_broken_package_is_named_in_one_line(
     site: Path, tmp_path: Path, module: str, points: str, reason: str

@@ -23,6 +23,7 @@ from builders import (
 from language_builders import ready, recipe_of, write_pairs
 from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.registry import METHODS
+from peft_methods.methods.row_length import too_long
 from peft_methods.models import loading
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import ModelSpec
@@ -204,3 +205,13 @@ def test_rows_that_are_too_long_with_the_prompt_are_refused(
     reason = checked.unsupported["prompt_tuning"]
     assert "adds 4 tokens to each row" in reason
     assert reason.endswith("set data.max_length = 60 or less")
+
+
+@pytest.mark.parametrize("name", ["prompt_tuning", "p_tuning", "prefix_tuning", "p_tuning_v2"])
+def test_a_prompt_that_leaves_no_room_for_rows_is_refused(name: str) -> None:
+    """No length of rows helps there: the number of virtual tokens has to change."""
+    method = METHODS.create(name, {"learning_rate": 0.1, "num_virtual_tokens": 64}, "test")
+    reason = too_long(64, 32, method)
+    assert reason is not None
+    assert reason.endswith(f"use fewer virtual tokens (methods.{name})")
+    assert "max_length" not in reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from builders import CORE, TASK, run_here, small_runs
+from builders import CORE, DECODERS, LACKING, TASK, run_here, small_runs
 from peft_methods.methods.adapters.modules import Bottleneck, InputKept, ParallelSum
 from peft_methods.methods.adapters.phm import PHMLinear, shared_factors
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
+from peft_methods.models.architecture import architecture_of
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import OptionError
 
@@ -39,6 +41,10 @@ def trained_names(model: nn.Module) -> list[str]:
 
 
 LARGE = "is too large for its targets in 'bert', the smallest of which has 32 inputs and 32 outputs"
+FOR_ALL = (
+    "is too large for its targets in 'bert', the largest of which has 32 inputs and 32 outputs"
+)
+NARROW = "leaves no bottleneck in 'bert', whose layers are 32 wide: set it to 32 or less"
 PARTS = "does not divide the sizes of its targets in 'bert' (32): set it to 32 or a divisor of 32"
 
 
@@ -63,6 +69,29 @@ PARTS = "does not divide the sizes of its targets in 'bert' (32): set it to 32 o
                 ("shira", "rank", 16),
                 ("tinylora", "rank", 32),
                 ("waveft", "n_frequency", 1024),
+            )
+        ),
+        *(
+            (name, {"rank": limit + 2}, f"rank = {limit + 2} {FOR_ALL}: set it to {limit} or less")
+            for name, limit in (
+                *(
+                    (name, 32)
+                    for name in ("lora", "qlora", "dora", "rslora", "lora_fa", "lora_plus")
+                ),
+                *((name, 32) for name in ("qdora", "lora_int8", "qlora_fp4")),
+                *((name, 32) for name in ("delora", "glora", "gralora", "hira", "loha", "unilora")),
+                ("vblora", 32),
+                ("vera", 1024),  # as many products of its two vectors as weights
+                ("pvera", 1024),
+            )
+        ),
+        ("gralora", {"hybrid_rank": 33}, f"hybrid_rank = 33 {FOR_ALL}: set it to 32 or less"),
+        ("compacter", {"phm_rank": 3}, "phm_rank = 3 is too large for maps between the widths 32"),
+        *(
+            (name, {"reduction_factor": 33}, f"reduction_factor = 33 {NARROW}")
+            for name in (
+                *("adapter", "adapter_fusion", "adapter_drop", "compacter", "houlsby_adapter"),
+                "parallel_adapter",
             )
         ),
         ("hra", {"rank": 34}, f"rank = 34 {LARGE}: set it to 32 or less"),
@@ -91,6 +120,43 @@ def test_settings_that_do_not_fit_are_refused_before_training(
     assert reason is not None
     assert reason.startswith(METHODS[name].title)
     assert expected in reason
+
+
+# Settings whose size no matrix limits, with the reason.
+UNLIMITED = {
+    "lokr": "a factor whose rank would exceed its sides is trained whole, as in LyCORIS",
+    "peanut": "the rank is the width of a network that is not linear",
+}
+SIZES = ("rank", "init_r", "hybrid_rank", "phm_rank", "reduction_factor", "num_subspaces")
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        (name, one.name)
+        for name in METHODS
+        for one in dataclasses.fields(METHODS[name])
+        if one.name in SIZES and name not in UNLIMITED and name not in LACKING
+    ],
+)
+def test_size_beyond_every_matrix_is_refused_before_training(
+    name: str, setting: str, tiny_models: dict[str, Path]
+) -> None:
+    """Also for a method that is added later: see UNLIMITED for those without a limit."""
+    base = load(tiny_models["bert"])
+    reason = method_of(name, **{setting: 2**20}).unsupported(base.architecture, "cpu")
+    assert reason is not None
+    assert f"methods.{name}.{setting} = {2**20} " in reason
+    assert "set it to" in reason
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "hira", "loha", "unilora"])
+def test_rank_may_exceed_that_of_smaller_targets(name: str) -> None:
+    """As rank 256 does for the values of shared heads: the updates of larger targets use it."""
+    architecture = architecture_of(DECODERS["llama"](), head_parameters=0, pooler=False)
+    assert set(architecture.linear_sizes(("query", "value"))) == {(32, 32), (32, 16)}
+    method = method_of(name, rank=32, targets=("query", "value"))
+    assert method.unsupported(architecture, "cpu") is None
 
 
 WIDE = "has 32 inputs and 64 outputs: set it to"

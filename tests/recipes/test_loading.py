@@ -347,7 +347,20 @@ def test_groups_leave_out_methods_without_defaults_and_note_it(tmp_path: Path) -
             r"unknown method 'low_rnak'\. Did you mean 'low_rank'\? There are \d+ methods",
         ),
         ("xyz*", r"no method has a name like 'xyz\*'\. .*these families of them: selective, "),
-        ("[", r"no method has a name like '\['"),
+        ("[", r"no method has a name like '\['\. There are \d+ methods"),
+        ("", r"unknown method ''\. There are \d+ methods"),
+        ("lorra*", r"no method has a name like 'lorra\*'\. Did you mean 'lora\*'\? There are"),
+        ("*_rnak", r"no method has a name like '\*_rnak'\. There are"),
+        ("LoRA*", r"no method has a name like 'LoRA\*'\. Did you mean 'lora\*'\?"),
+        ("*DORA", r"no method has a name like '\*DORA'\. Did you mean '\*dora'\?"),
+        ("LORA", r"unknown method 'LORA'\. Did you mean 'lora'\?"),
+        ("LoRA+", r"unknown method 'LoRA\+'\. Did you mean 'lora_plus'\?"),
+        ("full fine-tuning", r"unknown method 'full fine-tuning'\. Did you mean 'full'\?"),
+        ("lora ia3", r"unknown method 'lora ia3'\. Write several names as lora,ia3\. There are"),
+        ("lora;low_rank", r"'lora;low_rank'\. Write several names as lora,low_rank\."),
+        ("!lora", r"unknown method '!lora'\. Methods cannot be excluded: name those to keep\."),
+        ("-low_rank", r"method '-low_rank'\. Methods cannot be excluded: name those to keep\."),
+        ("!lora*", r"no method has a name like '!lora\*'\. Methods cannot be excluded"),
     ],
 )
 def test_groups_that_match_nothing_name_what_there_is(
@@ -359,8 +372,10 @@ def test_groups_that_match_nothing_name_what_there_is(
 
 def test_a_family_has_no_settings(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, "[methods.low_rank]\nrank = 4")
-    with pytest.raises(OptionError, match=r"stands for \d+ methods and has no settings of its own"):
+    expected = r"stands for \d+ methods and has no settings of its own. Set them in the methods'"
+    with pytest.raises(OptionError, match=expected) as raised:
         with_methods(recipe)
+    assert not raised.value.setting  # to set the family's section would be wrong again
 
 
 def test_unknown_methods_of_a_list_name_the_nearest(tmp_path: Path) -> None:

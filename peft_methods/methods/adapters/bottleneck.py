@@ -68,8 +68,8 @@ class Adapter(Method):
     nonlinearity: Literal["relu", "swish", "gelu"] | None = None
 
     def width(self, hidden: int) -> int:
-        """The bottleneck's width, at least 1."""
-        return max(1, hidden // self.reduction_factor)
+        """The bottleneck's width."""
+        return hidden // self.reduction_factor
 
     def dropped(self, architecture: Architecture) -> int:
         """The number of first layers without adapters."""
@@ -98,6 +98,11 @@ class Adapter(Method):
                 wrap(layer, path, BeforeResidual, Bottleneck(hidden, self.width(hidden), act))
         return model.to(next(model.parameters()).device)
 
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
+        """As for every method; the bottleneck must not be narrower than 1."""
+        reason = super().unsupported(architecture, device)
+        return reason or too_narrow(self, self.reduction_factor, architecture)
+
     def expected_trainable(self, architecture: Architecture) -> int:
         """Two linear maps with biases for each place."""
         hidden, places = architecture.hidden, 2 if self.placement == "houlsby" else 1
@@ -118,3 +123,14 @@ class Adapter(Method):
     def example_settings(cls) -> dict[str, int]:
         """A bottleneck that is wide enough for a tiny model."""
         return {"reduction_factor": 4}
+
+
+def too_narrow(method: Method, reduction_factor: int, architecture: Architecture) -> str | None:
+    """Return why a bottleneck hidden // reduction_factor wide would be empty, or None."""
+    if reduction_factor <= architecture.hidden:
+        return None
+    return (
+        f"{method.title}: methods.{method.name}.reduction_factor = {reduction_factor} leaves no "
+        f"bottleneck in {architecture.model_type!r}, whose layers are {architecture.hidden} wide: "
+        f"set it to {architecture.hidden} or less"
+    )

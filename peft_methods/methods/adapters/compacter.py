@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peft_methods.methods.adapters.bottleneck import too_narrow
 from peft_methods.methods.base import (
     ApplyContext,
     DefaultRate,
@@ -80,12 +81,23 @@ class Compacter(Method):
         return architecture.adapted_layers * 2 * block + self.phm_dim**3
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """`phm_dim` has to divide the layers' width and the bottleneck's."""
-        if reason := super().unsupported(architecture, device):
+        """`phm_dim` has to divide the widths of the layers and the bottleneck.
+
+        `phm_rank` is that of the parts at most.
+        """
+        reason = super().unsupported(architecture, device)
+        if reason := reason or too_narrow(self, self.reduction_factor, architecture):
             return reason
         hidden, width = architecture.hidden, self.width(architecture.hidden)
-        if width and hidden % self.phm_dim == 0 and width % self.phm_dim == 0:
-            return None
+        if hidden % self.phm_dim == 0 and width % self.phm_dim == 0:
+            most = min(hidden, width) // self.phm_dim
+            if self.phm_rank <= most:
+                return None
+            return (
+                f"{self.title}: methods.{self.name}.phm_rank = {self.phm_rank} is too large for "
+                f"maps between the widths {hidden} and {width} in {architecture.model_type!r}, in "
+                f"{self.phm_dim} parts: set it to {most} or less"
+            )
         return (
             f"{self.title}: methods.{self.name}.phm_dim = {self.phm_dim} does not divide the "
             f"widths {hidden} and {width} in {architecture.model_type!r}: set it to a common "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from peft_methods.data.bundled import DOMAINS
-from peft_methods.methods.adapters.bottleneck import Adapter
+from peft_methods.methods.adapters.bottleneck import Adapter, too_narrow
 from peft_methods.methods.base import (
     MEASURED,
     TRAINED,
@@ -146,6 +146,11 @@ class AdapterFusion(Method):
             if FUSION in name:
                 parameter.requires_grad = ".bottlenecks." not in name
         return model.to(next(model.parameters()).device)
+
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
+        """As for every method; the bottleneck must not be narrower than 1."""
+        reason = super().unsupported(architecture, device)
+        return reason or too_narrow(self, self.reduction_factor, architecture)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """Query and key with biases, value without bias, in each layer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from peft_methods.methods.adapters.bottleneck import Adapter
+from peft_methods.methods.adapters.bottleneck import Adapter, too_narrow
 from peft_methods.methods.base import (
     ApplyContext,
     DefaultRate,
@@ -56,8 +56,8 @@ class ParallelAdapter(Method):
     nonlinearity: Literal["relu", "swish", "gelu"] = "relu"
 
     def width(self, hidden: int) -> int:
-        """The bottleneck's width, at least 1."""
-        return max(1, hidden // self.reduction_factor)
+        """The bottleneck's width."""
+        return hidden // self.reduction_factor
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Freeze the model and wrap the ends of each block. The outputs are unchanged at first."""
@@ -77,6 +77,11 @@ class ParallelAdapter(Method):
             begin = wrap(layer, parts.ffn_input, InputKept)
             wrap(layer, ends.ffn_end, ParallelSum, block, begin, self.scaling)
         return model.to(next(model.parameters()).device)
+
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
+        """As for every method; the bottleneck must not be narrower than 1."""
+        reason = super().unsupported(architecture, device)
+        return reason or too_narrow(self, self.reduction_factor, architecture)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """Two linear maps with biases for each layer."""

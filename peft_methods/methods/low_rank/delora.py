@@ -59,6 +59,10 @@ class DeLoRA(TargetedPeftMethod):
             module_dropout=self.module_dropout,
         )
 
+    def misfit(self, architecture: Architecture) -> str | None:
+        """The rank of an update is that of its matrix at most: beyond it, memory is wasted."""
+        return self.too_large("rank", architecture, every=True)
+
     def expected_trainable(self, architecture: Architecture) -> int:
         """rank * (inputs + outputs) + 1 for each linear layer in the targets."""
         sizes = architecture.linear_sizes(self.targets)

@@ -53,6 +53,10 @@ class GLoRA(TargetedPeftMethod):
 
         return GloraConfig(**self.common(model, context), r=self.rank)
 
+    def misfit(self, architecture: Architecture) -> str | None:
+        """The rank of an update is that of its matrix at most: beyond it, memory is wasted."""
+        return self.too_large("rank", architecture, every=True)
+
     def expected_trainable(self, architecture: Architecture) -> int:
         """Two updates for each linear layer; for its bias a column of low rank and two numbers."""
         return sum(

@@ -72,4 +72,8 @@ class GraLoRA(TargetedPeftMethod):
                 f"{self.title}: methods.{self.name}.gralora_k = {self.gralora_k} does not divide "
                 f"rank = {self.rank}: set rank to a multiple of it"
             )
-        return self.does_not_divide("gralora_k", architecture)
+        return (
+            self.does_not_divide("gralora_k", architecture)
+            or self.too_large("rank", architecture, every=True)
+            or self.too_large("hybrid_rank", architecture, every=True)
+        )

@@ -57,6 +57,15 @@ class HiRA(TargetedPeftMethod):
             hira_dropout=self.dropout,
         )
 
+    def misfit(self, architecture: Architecture) -> str | None:
+        """The rank of an update is that of its matrix at most: beyond it, memory is wasted."""
+        return self.too_large("rank", architecture, every=True)
+
     def expected_trainable(self, architecture: Architecture) -> int:
         """rank * (inputs + outputs) for each linear layer in the targets."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
+
+    @classmethod
+    def example_settings(cls) -> dict[str, int]:
+        """A rank that the smallest layers allow."""
+        return {"rank": 8}

@@ -58,6 +58,10 @@ class LoHa(TargetedPeftMethod):
             module_dropout=self.module_dropout,
         )
 
+    def misfit(self, architecture: Architecture) -> str | None:
+        """The rank of an update is that of its matrix at most: beyond it, memory is wasted."""
+        return self.too_large("rank", architecture, every=True)
+
     def expected_trainable(self, architecture: Architecture) -> int:
         """2 * rank * (inputs + outputs) for each linear layer in the targets."""
         return 2 * self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))

@@ -76,6 +76,10 @@ class LoRA(TargetedPeftMethod):
         """Return the arguments of `LoraConfig` that make a variant of it. LoRA itself has none."""
         return {}
 
+    def misfit(self, architecture: Architecture) -> str | None:
+        """The rank of an update is that of its matrix at most: beyond it, memory is wasted."""
+        return self.too_large("rank", architecture, every=True)
+
     def expected_trainable(self, architecture: Architecture) -> int:
         """rank * (inputs + outputs) for each linear layer in the targets."""
         return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))

@@ -67,7 +67,9 @@ class UniLoRA(TargetedPeftMethod):
         return self.theta_d_length
 
     def misfit(self, architecture: Architecture) -> str | None:
-        """Every element of the vector must have a place."""
+        """Every element of the vector must have a place; the rank is that of a target at most."""
+        if reason := self.too_large("rank", architecture, every=True):
+            return reason
         places = self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
         if places >= self.theta_d_length:
             return None

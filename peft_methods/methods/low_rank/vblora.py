@@ -88,7 +88,9 @@ class VBLoRA(TargetedPeftMethod):
                 f"{self.title}: methods.{self.name}.topk = {self.topk}, but the bank has "
                 f"{self.num_vectors} vectors: set it to {self.num_vectors} or less"
             )
-        return self.does_not_divide("vector_length", architecture)
+        return self.does_not_divide("vector_length", architecture) or self.too_large(
+            "rank", architecture, every=True
+        )
 
     @classmethod
     def example_settings(cls) -> dict[str, int]:

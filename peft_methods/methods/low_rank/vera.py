@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,13 @@ class VeRA(TargetedPeftMethod):
         from peft import VeraConfig
 
         return VeraConfig(**self.options(model, context), vera_dropout=self.dropout)
+
+    def misfit(self, architecture: Architecture) -> str | None:
+        """A matrix has as many independent directions as weights, and each rank scales one.
+
+        The rank may exceed its sides: the paper's do.
+        """
+        return self.too_large("rank", architecture, math.prod, every=True)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """rank + outputs for each linear layer in the targets."""
