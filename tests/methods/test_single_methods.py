@@ -322,3 +322,17 @@ def test_every_trained_weight_moves_and_no_other(
     assert evidence.expected_trainable == record.metrics["method_parameters"]
     assert evidence.moved_checked > 0
     assert (evidence.frozen_checked > 0) == (METHODS[name].info.scope != "all")
+
+
+DROPOUTS = [
+    (name, field.name)
+    for name in METHODS
+    for field in dataclasses.fields(METHODS[name])
+    if "dropout" in field.name
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), DROPOUTS)
+def test_dropout_of_everything_is_refused(name: str, setting: str) -> None:
+    with pytest.raises(OptionError, match=f"{setting} = 1.0 should be less than 1"):
+        method_of(name, **{setting: 1.0})

@@ -21,7 +21,7 @@ from peft_methods.methods.base import (
 )
 from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.bundled_names import PREFIX, bundled_name
-from peft_methods.recipes.schema import Count, DataSpec, NotNegative, Positive, Recipe, Share
+from peft_methods.recipes.schema import Count, DataSpec, Dropout, NotNegative, Positive, Recipe
 from peft_methods.utils.errors import ModelError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class AdapterFusion(Method):
     source_epochs: Count = 1
     reduction_factor: Count = 16
     nonlinearity: Literal["relu", "swish", "gelu"] = "relu"
-    dropout: Share = 0.1
+    dropout: Dropout = 0.1
     value_penalty: NotNegative = 0.01
 
     def __post_init__(self) -> None:

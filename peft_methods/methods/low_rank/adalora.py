@@ -9,7 +9,7 @@ from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, NotNegative, Positive, Share
+from peft_methods.recipes.schema import Count, Dropout, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -50,7 +50,7 @@ class AdaLoRA(TargetedPeftMethod):
     init_r: Count = 12
     target_r: Count = 8
     alpha: Positive = 32
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
     tinit: Share = 0.04
     tfinal: Share = 0.1
     deltaT: Count = 1  # PEFT's name

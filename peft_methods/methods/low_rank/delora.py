@@ -9,7 +9,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Positive, Share
+from peft_methods.recipes.schema import Count, Dropout, Positive
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -46,7 +46,7 @@ class DeLoRA(TargetedPeftMethod):
 
     rank: Count = 8
     delora_lambda: Positive = 15.0
-    module_dropout: Share = 0.0
+    module_dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Up-projections start at zero, so the outputs are unchanged at first."""

@@ -11,7 +11,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo, Par
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed, with_sparse_tensors
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Positive, Share
+from peft_methods.recipes.schema import Dropout, Positive, Share
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -55,7 +55,7 @@ class FRoD(TargetedPeftMethod):
 
     sparse_rate: Share = 0.01
     regularization_alpha: Positive = 1e-3
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
     rotations_rate_ratio: Positive = 0.1
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:

@@ -9,7 +9,7 @@ from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, NotNegativeCount, Positive, Share
+from peft_methods.recipes.schema import Count, Dropout, NotNegativeCount, Positive
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -45,7 +45,7 @@ class GraLoRA(TargetedPeftMethod):
     alpha: Positive = 16
     gralora_k: Count = 2
     hybrid_rank: NotNegativeCount = 0
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Up-projections start at zero, so the outputs are unchanged at first."""

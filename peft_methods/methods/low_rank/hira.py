@@ -9,7 +9,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Share
+from peft_methods.recipes.schema import Count, Dropout
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -45,7 +45,7 @@ class HiRA(TargetedPeftMethod):
     added_in = (0, 20)
 
     rank: Count = 32
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Up-projections start at zero, so the outputs are unchanged at first."""

@@ -10,7 +10,7 @@ from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Positive, Share
+from peft_methods.recipes.schema import Count, Dropout, Positive
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -46,8 +46,8 @@ class LoKr(TargetedPeftMethod):
     alpha: Positive = 8
     decompose_factor: Count | None = None
     decompose_both: bool = False
-    rank_dropout: Share = 0.0
-    module_dropout: Share = 0.0
+    rank_dropout: Dropout = 0.0
+    module_dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The small matrix starts at zero, so the outputs are unchanged at first."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Positive, Share
+from peft_methods.recipes.schema import Count, Dropout, Positive
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -58,7 +58,7 @@ class LoRA(TargetedPeftMethod):
 
     rank: Count = 8
     alpha: Positive = 16
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Up-projections start at zero, so the outputs are unchanged at first."""

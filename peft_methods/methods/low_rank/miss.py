@@ -9,7 +9,7 @@ from peft_methods.methods.base import ApplyContext, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import AS_LORA, UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Share
+from peft_methods.recipes.schema import Count, Dropout
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -42,7 +42,7 @@ class MiSS(TargetedPeftMethod):
     not_converted = ""
 
     rank: Count = 64
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The matrix starts at zero, so the outputs are unchanged at first."""

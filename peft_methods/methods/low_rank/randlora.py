@@ -9,7 +9,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import AS_LORA
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Positive, Share
+from peft_methods.recipes.schema import Count, Dropout, Positive
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -46,7 +46,7 @@ class RandLoRA(TargetedPeftMethod):
 
     rank: Count = 32
     alpha: Positive = 640
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """Half of the scales start at zero, so the outputs are unchanged at first."""

@@ -9,7 +9,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Share
+from peft_methods.recipes.schema import Count, Dropout, Share
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -51,7 +51,7 @@ class TinyLoRA(TargetedPeftMethod):
     rank: Count = 2
     u: Count = 64
     weight_tying: Share = 0.0
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The vectors start at zero, so the outputs are unchanged at first."""

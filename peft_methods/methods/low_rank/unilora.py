@@ -9,7 +9,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import UNTUNED
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Share
+from peft_methods.recipes.schema import Count, Dropout
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -48,7 +48,7 @@ class UniLoRA(TargetedPeftMethod):
 
     rank: Count = 4
     theta_d_length: Count = 256
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:
         """The vector starts at small random values."""

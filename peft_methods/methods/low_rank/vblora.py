@@ -10,7 +10,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo, Par
 from peft_methods.methods.peft_method import TargetedPeftMethod
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Positive, Share
+from peft_methods.recipes.schema import Count, Dropout, Positive
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -54,7 +54,7 @@ class VBLoRA(TargetedPeftMethod):
     num_vectors: Count = 256
     vector_length: Count = 64
     topk: Count = 2
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
     logits_rate_ratio: Positive = 10.0
 
     def config(self, model: nn.Module, context: ApplyContext) -> PeftConfig:

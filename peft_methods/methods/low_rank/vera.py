@@ -10,7 +10,7 @@ from peft_methods.methods.base import ApplyContext, DefaultRate, MethodInfo
 from peft_methods.methods.peft_method import TargetedPeftMethod, drawn_seed
 from peft_methods.methods.rates import compared
 from peft_methods.models.architecture import Architecture
-from peft_methods.recipes.schema import Count, Positive, Share
+from peft_methods.recipes.schema import Count, Dropout, Positive
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -46,7 +46,7 @@ class VeRA(TargetedPeftMethod):
     not_converted = ""
 
     rank: Count = 256
-    dropout: Share = 0.0
+    dropout: Dropout = 0.0
     d_initial: Positive = 0.1
 
     def options(self, model: nn.Module, context: ApplyContext) -> dict[str, Any]:
