@@ -9,6 +9,7 @@ from typing import Any
 from peft_methods.estimation.estimator import RunMemory
 from peft_methods.estimation.memory.cuda_rules import AMPERE
 from peft_methods.estimation.memory.fake_run import build
+from peft_methods.estimation.memory.partition import StoredSizes
 from peft_methods.estimation.memory.program import RecordedProgram, record
 from peft_methods.estimation.memory.shapes import Programs
 from peft_methods.estimation.memory.simulation import SimulatedMemory, simulate
@@ -62,6 +63,7 @@ class RunEstimates:
         self._capability = capability
         self._packs = capability >= AMPERE and _packs(recipe, engine)
         self._checkpoint_bytes = 0
+        self._stored: dict[Any, StoredSizes | None] = {}
         self._shares_keys = shares_keys(_config(recipe))
         self._programs = {pads: Programs(partial(self._recorded, pads)) for pads in (True, False)}
 
@@ -115,7 +117,7 @@ class RunEstimates:
                 pads=pads,
                 capability=self._capability,
             )
-            program = record(run)
+            program = record(replace(run, stored=self._stored))
         except PeftMethodsError:
             raise
         except Exception as error:  # a method or a library may fail in any way

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from peft_methods.data.token_rows import TokenRow, TokenRows
 from peft_methods.data.tokenize import tokenize
 from peft_methods.estimation.memory import fake_model, packed
 from peft_methods.estimation.memory.cuda_rules import AMPERE
+from peft_methods.estimation.memory.partition import StoredSizes
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.models import loading
 from peft_methods.models.config import load_config, padding_of
@@ -45,6 +46,7 @@ class FakeRun:
     pads: bool = True
     capability: tuple[int, int] = AMPERE
     is_in_16_bits: bool = True
+    stored: dict[Any, StoredSizes | None] = field(default_factory=dict)
 
 
 def build(

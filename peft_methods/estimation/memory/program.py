@@ -20,6 +20,8 @@ from peft_methods.estimation.memory.fake_run import FakeRun
 from peft_methods.estimation.memory.owners import owners_of, weights_of
 from peft_methods.estimation.memory.recorder import Recorder, Recording
 from peft_methods.estimation.memory.unpadded import without_padding
+from peft_methods.methods.base import Method
+from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.peak_memory import Owners
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import checkpointing
@@ -83,7 +85,7 @@ def record(run: FakeRun) -> RecordedProgram:
         _evaluate(run, recorder)
     ids: torch.Tensor = run.batch["input_ids"]
     return RecordedProgram(
-        recorder.recording,
+        recorder.recording.ended(),
         starts,
         owners,
         len(run.batch["labels"]) if run.packs else len(ids),
@@ -147,11 +149,18 @@ def _way_of(run: FakeRun, recorder: Recorder, batch: Mapping[str, Any]) -> Itera
     if not run.packs:
         yield
         return
+    is_whole = not (_has_breaks(run.method) or run.recipe.budget.gradient_checkpointing)
     with (
         packed.attending_within_rows(run.model, batch, run.length),
-        as_compiled(run.model, recorder),
+        as_compiled(run.model, recorder, run.stored, asks=is_whole),
     ):
         yield
+
+
+def _has_breaks(method: Method) -> bool:
+    """Whether the compiler divides a layer: it cannot follow how quantised weights are read."""
+    base = method.info.unquantized_counterpart
+    return base is not None and METHODS[base].info.reads_weights
 
 
 def _evaluate(run: FakeRun, recorder: Recorder) -> None:

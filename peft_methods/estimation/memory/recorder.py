@@ -23,6 +23,8 @@ from peft_methods.training.cuda_graphs.compile import LARGEST_RANK
 
 ABOVE = frozenset({"aten.gt", "aten.ge"})
 DROPOUT = "aten.native_dropout"
+# PEFT reads weights in 4 bits by it, and the compiler cannot follow: it ends a graph there.
+ENDS_A_GRAPH = "bitsandbytes.dequantize_4bit"
 # Operations whose results the compiler computes again in the backward pass: each value follows from
 # few others, and no product is needed.
 CHEAP = frozenset(
@@ -53,6 +55,10 @@ class Recording:
     events: list[Event] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     makers: dict[int, str] = field(default_factory=dict)
+
+    def ended(self) -> Recording:
+        """Return what is recorded by now. A model that is collected later still adds releases."""
+        return Recording(list(self.events), list(self.operations), dict(self.makers))
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -113,8 +119,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = list(_tensors(result))
         self.values.follow(func, args, options, inputs, outputs)
         name = str(func._overloadpacket)
-        if func._overloadpacket in OWN or any(one.layout != torch.strided for one in outputs):
-            self.new_region()  # the compiler ends a graph where sizes follow from values
+        # The compiler ends a graph where sizes follow from values, too.
+        is_sparse = any(one.layout != torch.strided for one in outputs)
+        if func._overloadpacket in OWN or is_sparse or name == ENDS_A_GRAPH:
+            self.new_region()
         made = [one for one in outputs if self._seen(one, name) is not None]
         self._note_parents(name, inputs, made)
         self._use(workspace_bytes(name, inputs, outputs), name)
@@ -138,10 +146,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def phantom(self, address: int, holder: Any) -> None:
         """Record that the bytes of this address are needed for as long as `holder` lives."""
+        maker = f"{self.recording.makers[address]} (stored)"
+        self.phantom_bytes(self.sizes[address], maker, holder)
+
+    def phantom_bytes(self, size: int, maker: str, holder: Any) -> None:
+        """Record that so many bytes are needed for as long as `holder` lives."""
         self._next += 1
         own = self._next
-        self.recording.events.append(Event(own, self.sizes[address]))
-        self.recording.makers[own] = f"{self.recording.makers[address]} (stored)"
+        self.recording.events.append(Event(own, size))
+        self.recording.makers[own] = maker
         weakref.finalize(holder, self.recording.events.append, Event(own, 0))
 
     def _note_parents(
