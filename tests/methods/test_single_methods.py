@@ -324,6 +324,23 @@ def test_every_trained_weight_moves_and_no_other(
     assert (evidence.frozen_checked > 0) == (METHODS[name].info.scope != "all")
 
 
+def test_psoft_keeps_no_more_than_its_own_singular_vectors(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU all right singular vectors are rows of one matrix, as they are made to be here."""
+    svd = torch.linalg.svd
+
+    def by_rows(*args: Any, **options: Any) -> Any:
+        return tuple(part.contiguous() for part in svd(*args, **options))
+
+    monkeypatch.setattr(torch.linalg, "svd", by_rows)
+    _, model = applied(tiny_models["bert"], method_of("psoft"))
+    vectors = {name: p for name, p in model.named_parameters() if "_cache" in name}
+    assert vectors
+    for name, one in vectors.items():
+        assert one.untyped_storage().nbytes() == one.numel() * one.element_size(), name
+
+
 DROPOUTS = [
     (name, field.name)
     for name in METHODS

@@ -58,7 +58,10 @@ class PSOFT(TargetedPeftMethod):
         return PsoftConfig(**self.common(model, context), r=self.rank, psoft_alpha=self.rank)
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
-        """Wrap the model, and make parameters of the singular vectors."""
+        """Wrap the model, and make parameters of the singular vectors.
+
+        They are copied: on a GPU PEFT's are rows of a matrix of all vectors, which stays in memory.
+        """
         from peft.tuners.psoft.layer import PsoftLayer
         from torch import nn
 
@@ -66,7 +69,7 @@ class PSOFT(TargetedPeftMethod):
         for layer in wrapped.modules():
             for name in SUBSPACES if isinstance(layer, PsoftLayer) else ():
                 vectors = {
-                    adapter: nn.Parameter(one, requires_grad=False)
+                    adapter: nn.Parameter(one.clone(), requires_grad=False)
                     for adapter, one in getattr(layer, name).items()
                 }
                 setattr(layer, name, nn.ParameterDict(vectors))
