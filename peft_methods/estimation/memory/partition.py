@@ -41,16 +41,6 @@ class StoredSizes:
         ]
 
 
-def _same(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of the same form: what a trace leaves behind must not keep the original."""
-    return torch.empty_like(tensor).requires_grad_(tensor.requires_grad)
-
-
-def tokens_of(args: Sequence[Any]) -> int:
-    """Return the number of tokens of a layer's input, its first argument: (1, tokens, width)."""
-    return int(args[0].shape[-2])
-
-
 class _Partitioned(Exception):  # no error: it ends a trace whose cut is known
     """The graph is cut."""
 
@@ -98,13 +88,18 @@ def stored_by_compiler(
         shapes = tuple((tuple(map(int, one.shape)), one.element_size()) for one in found)
         return StoredSizes(tokens_of(args), shapes)
     except Exception:  # whatever tracing raises for a layer that it cannot follow
-        import os
-        import traceback
-
-        if os.environ.get("DBG"):
-            traceback.print_exc()
         return None
     return StoredSizes(1, ())  # nothing needs a gradient
+
+
+def tokens_of(args: Sequence[Any]) -> int:
+    """Return the number of tokens of a layer's input, its first argument: (1, tokens, width)."""
+    return int(args[0].shape[-2])
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of the same form: what a trace leaves behind must not keep the original."""
+    return torch.empty_like(tensor).requires_grad_(tensor.requires_grad)
 
 
 def is_in_four_bits(layer: nn.Module) -> bool:
