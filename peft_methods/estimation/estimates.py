@@ -54,6 +54,7 @@ def estimates_of(
     """
     question = replace(question, recipe=with_own_rows(question.recipe))
     base = _base(question)
+    # What is asked about is training from published weights, though none are read.
     pretrained = replace(question.recipe.model, weights="pretrained")
     as_trained = replace(question.recipe, model=pretrained)
     found: list[MethodEstimate] = []

@@ -27,8 +27,7 @@ from peft_methods.estimation.memory.partition import (
 from peft_methods.estimation.memory.recorder import Recorder
 from peft_methods.tasks.linear_cross_entropy import CHUNK_LOSSES
 from peft_methods.training.activation_checkpointing import layers_of
-from peft_methods.training.cuda_graphs.four_bit import product
-from peft_methods.training.precision import HALF
+from peft_methods.training.cuda_graphs.four_bit import faster_products
 
 
 class _Stored:
@@ -171,7 +170,7 @@ def as_compiled(
 
     trained = any(p.requires_grad for layer in layers_of(model) for p in layer.parameters())
     inner: Any = model
-    with ExitStack() as undone, _losses_fused(), _four_bit_products(model) as layers:
+    with ExitStack() as undone, _losses_fused(), faster_products(model):
         undone.callback(region.close)  # where a layer has failed
         for layer in layers_of(model):
             undone.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
@@ -181,7 +180,7 @@ def as_compiled(
             inner.enable_input_require_grads()
         for layer in filter(is_in_four_bits, model.modules() if asks else ()):
             undone.callback(layer.register_forward_hook(_unconverted).remove)
-        recorder.recomputes_ranks = bool(layers)
+        recorder.recomputes_ranks = any("nf4" in vars(one) for one in model.modules())
         undone.callback(setattr, recorder, "recomputes_ranks", False)
         yield
 
@@ -217,25 +216,3 @@ def _losses_fused() -> Iterator[None]:
         yield
     finally:
         del CHUNK_LOSSES.forward
-
-
-@contextmanager
-def _four_bit_products(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """Context manager: layers in NF4 compute as the engine does, see `four_bit.py`. Yields them."""
-    from types import MethodType
-
-    layers = []
-    for layer in model.modules():
-        weight: Any = layer._parameters.get("weight")
-        state = getattr(weight, "quant_state", None)
-        if state is None or state.quant_type != "nf4" or layer.compute_dtype not in HALF.values():
-            continue
-        inner = state.state2
-        tensors = (weight.data, state.absmax, inner.code, inner.absmax, state.offset, state.code)
-        vars(layer).update(nf4=(tensors, list(state.shape)), forward=MethodType(product, layer))
-        layers.append(layer)
-    try:
-        yield layers
-    finally:
-        for layer in layers:
-            del layer.forward, layer.nf4

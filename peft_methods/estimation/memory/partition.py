@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import _pop_mode_temporarily
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from peft_methods.training.cuda_graphs import compile as engine
+from peft_methods.training.cuda_graphs import four_bit
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,9 @@ def is_in_four_bits(layer: nn.Module) -> bool:
 
 
 def _weight_of(layer: nn.Module) -> tuple[torch.Tensor, ...]:
-    """Return the tensors of a weight in 4 bits, as `four_bit.py` orders them."""
-    weight: Any = layer._parameters["weight"]
-    state = weight.quant_state
-    inner = state.state2
-    parts = (weight.data, state.absmax, inner.code, inner.absmax, state.offset, state.code)
-    return tuple(part.as_subclass(torch.Tensor) for part in parts)
+    """Return the tensors of a weight in 4 bits, in the engine's order."""
+    tensors: tuple[torch.Tensor, ...] = four_bit._parts(layer)[0]
+    return tensors
 
 
 @contextmanager
